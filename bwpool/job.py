@@ -1,0 +1,160 @@
+"""A job, as it arrives in a message, and what becomes of one conversion.
+
+Pure: bytes in, values out. Called by the supervisor (to read a message) and by
+`pool` and `convert` (to speak about it); imports nothing but the errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from bwpool.errors import InvalidJob
+
+METHODS = (
+    "floyd-steinberg",
+    "blue-noise",
+    "threshold",
+    "otsu",
+    "sauvola",
+    "gray",
+)
+"""The ways from gray to black and white; `gray` stops at gray."""
+
+FORMATS = ("same", "jpg", "png", "tiff", "webp")
+"""What an output can be encoded as; `same` follows the source's name."""
+
+MAX_ID_CHARACTERS = 200
+MAX_SUBJECT_BYTES = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One picture to convert."""
+
+    id: str
+    """Names the output, `/` for folders; checked by `parse_job`."""
+    image: str
+    """The source's URI, unchecked: the converter that opens it knows the rules."""
+    advisory: str | None = None
+    """The subject to tell when the output is stored."""
+    method: str | None = None
+    """One of `METHODS`; None leaves it to the settings."""
+    format: str | None = None
+    """One of `FORMATS`; None leaves it to the settings."""
+    quality: int | None = None
+    """JPEG and WebP quality, 1 to 100; None leaves it to the settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A conversion that went well."""
+
+    output: str
+    """Where it is stored: a path, or a URI."""
+    bytes_in: int
+    bytes_out: int
+    pixels: int
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds spent in each stage, in order."""
+    warnings: tuple[str, ...] = ()
+    """What the decoder complained about, though it went on."""
+
+
+def parse_job(payload: bytes, stored: Sequence[str] = ()) -> Job:
+    """Read a message's payload as a job.
+
+    `stored` are the subjects that the stream stores: an advisory to one of them would
+    become a job again. Raises InvalidJob, which says what is wrong with which field.
+    """
+    try:
+        fields = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise InvalidJob(f"the payload is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise InvalidJob("the payload is not a JSON object")
+    job = Job(
+        id=_text(fields, "id"),
+        image=_text(fields, "image"),
+        advisory=fields.get("advisory") or None,
+        method=_choice(fields, "method", METHODS),
+        format=_choice(fields, "format", FORMATS),
+        quality=_quality(fields),
+    )
+    check_id(job.id)
+    if job.advisory is not None:
+        check_advisory(job.advisory, stored)
+    return job
+
+
+def check_id(job_id: str) -> None:
+    """Raise InvalidJob unless `job_id` names a place inside the output folder."""
+    if len(job_id) > MAX_ID_CHARACTERS:
+        raise InvalidJob(f"id has {len(job_id)} characters, at most 200 are allowed")
+    if not job_id.isprintable() or "\\" in job_id:
+        raise InvalidJob("id has characters that are not printable, or a backslash")
+    for segment in job_id.split("/"):
+        if not segment or segment.startswith("."):
+            raise InvalidJob(
+                f"id {job_id!r} has a segment that is empty or starts with a dot"
+            )
+
+
+def check_advisory(subject: Any, stored: Sequence[str]) -> None:
+    """Raise InvalidJob unless an advisory may be published to `subject`."""
+    if not isinstance(subject, str):
+        raise InvalidJob("advisory is not a string")
+    try:
+        size = len(subject.encode())
+    except UnicodeEncodeError:
+        raise InvalidJob("advisory is not valid Unicode") from None
+    tokens = subject.split(".")
+    if size > MAX_SUBJECT_BYTES:
+        raise InvalidJob(f"advisory has {size} bytes, at most 255 are allowed")
+    if not subject.isprintable() or any(
+        not token or token in "*>" or " " in token for token in tokens
+    ):
+        raise InvalidJob(f"advisory {subject!r} is not a subject one can publish to")
+    if subject.startswith("$") or tokens[0] == "bwpool":
+        raise InvalidJob(f"advisory {subject!r} is reserved")
+    if any(subject_matches(pattern, subject) for pattern in stored):
+        raise InvalidJob(f"advisory {subject!r} would be stored as a job itself")
+
+
+def subject_matches(pattern: str, subject: str) -> bool:
+    """Whether `subject` falls under `pattern`, NATS wildcards included."""
+    wanted, tokens = pattern.split("."), subject.split(".")
+    for i, want in enumerate(wanted):
+        if want == ">":
+            return len(tokens) > i
+        if i >= len(tokens) or (want not in ("*", tokens[i])):
+            return False
+    return len(tokens) == len(wanted)
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if value is None or value == "":
+        raise InvalidJob(f"the job has no {name}")
+    if not isinstance(value, str):
+        raise InvalidJob(f"{name} is not a string")
+    return value
+
+
+def _choice(fields: dict[str, Any], name: str, choices: tuple[str, ...]) -> str | None:
+    value = fields.get(name)
+    if value is not None and value not in choices:
+        raise InvalidJob(f"{name} {value!r} is not one of {', '.join(choices)}")
+    return value
+
+
+def _quality(fields: dict[str, Any]) -> int | None:
+    value = fields.get("quality")
+    if value is None:
+        return None
+    if type(value) is not int or not 1 <= value <= 100:
+        raise InvalidJob(f"quality {value!r} is not a whole number from 1 to 100")
+    return value

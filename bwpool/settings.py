@@ -1,0 +1,138 @@
+"""What a run can be told, read once at the edge and handed down as frozen values.
+
+The command line makes its flags, its environment variables and its reference from
+these fields and the text below each. Nothing here imports a command-line library,
+since every converter imports this module too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Method = Literal[
+    "floyd-steinberg", "blue-noise", "threshold", "otsu", "sauvola", "gray"
+]
+Format = Literal["same", "jpg", "png", "tiff", "webp"]
+
+_AMOUNT = re.compile(r"([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+class Amount(int):
+    """A number of bytes or pixels that can be written `2e9`, `64M` or `1.5GiB`."""
+
+    def __new__(cls, value: str | int) -> Amount:
+        if isinstance(value, int):
+            return super().__new__(cls, value)
+        match = _AMOUNT.fullmatch(value.strip())
+        if match is None:
+            raise ValueError(f"{value!r} is not an amount such as 2e9, 64M or 1.5GiB")
+        number, unit, binary = match.groups()
+        base = 1024 if binary else 1000
+        return super().__new__(cls, float(number) * base ** _POWER[unit.lower()])
+
+
+def usable_cpus() -> int:
+    """Count the CPUs that this process may use: affinity and cgroup quota included."""
+    if hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+    else:
+        allowed = os.cpu_count() or 1
+    return max(1, min(allowed, round(_cgroup_quota())))
+
+
+def _cgroup_quota() -> float:
+    """Read the CPU quota of this cgroup (version 2, then 1), in CPUs; inf if none."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text().strip()
+            period = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text()
+        except OSError:
+            return float("inf")
+    if quota in ("max", "-1"):
+        return float("inf")
+    return int(quota) / int(period)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """How to reach NATS."""
+
+    server: str | None = None
+    """The server's URL, or several with commas between them."""
+    context: str | None = None
+    """A context of the `nats` command line: its name, or a file's path."""
+    creds: Path | None = None
+    """A credentials file."""
+    user: str | None = None
+    """A user name, or a token where no password is given."""
+    password: str | None = None
+    """The user's password."""
+    token: str | None = None
+    """An authentication token."""
+    nkey: Path | None = None
+    """A file with an nkey seed."""
+    cert: Path | None = None
+    """A TLS client certificate."""
+    key: Path | None = None
+    """The TLS client certificate's private key."""
+    ca: Path | None = None
+    """The TLS certificate authority to trust."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSettings:
+    """Which queue to work on."""
+
+    stream: str = "IMAGES"
+    """The work-queue stream."""
+    consumer: str = "BW"
+    """The pull consumer that supervisors share."""
+    subject: str = "IMAGES.blackandwhite"
+    """The subject that jobs are sent to, and that the consumer filters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertSettings:
+    """How pictures are converted; every converter gets a copy."""
+
+    out: str = ""
+    """The folder that outputs go to."""
+    method: Method = "floyd-steinberg"
+    """The way from gray to black and white, for jobs that name none."""
+    format: Format = "same"
+    """What to encode as, for jobs that name none; `same` follows the source."""
+    quality: int = 75
+    """JPEG and WebP quality, 1 to 100, for jobs that name none."""
+    source_root: tuple[Path, ...] = ()
+    """A folder that sources may lie in; repeatable. None given: any."""
+    max_pixels: Amount = Amount(2_000_000_000)
+    """Refuse sources of more pixels, all pages together."""
+    max_bytes: Amount = Amount(4_000_000_000)
+    """Refuse sources of more bytes."""
+    max_pages: int = 10_000
+    """Refuse sources of more pages."""
+    max_memory: Amount | None = None
+    """A converter's memory ceiling, in bytes."""
+    sync: bool = True
+    """Wait until an output is on the disk before its job is acknowledged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """How a supervisor behaves."""
+
+    procs: int | None = None
+    """How many converters; all the CPUs this process may use if not given."""
+    timeout: float = 30.0
+    """Seconds after which a conversion is killed."""
+    drain_timeout: float = 25.0
+    """Seconds that conversions under way get to finish after a signal."""
+    burst: bool = False
+    """Run until the queue is empty, then exit."""
