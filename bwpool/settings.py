@@ -42,7 +42,7 @@ def usable_cpus() -> int:
         allowed = len(os.sched_getaffinity(0))
     else:
         allowed = os.cpu_count() or 1
-    return max(1, min(allowed, round(_cgroup_quota())))
+    return int(min(allowed, max(1.0, _cgroup_quota())))
 
 
 def _cgroup_quota() -> float:
