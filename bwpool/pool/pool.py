@@ -146,15 +146,18 @@ class Pool:
             self.broken.result()
 
     @property
-    def room(self) -> int:
-        """How many more jobs could start soon: free places, look-ahead included."""
-        ready = sum(slot.is_ready for slot in self._slots)
-        return ready * self._depth - len(self._ordered) - len(self._waiting)
+    def wants(self) -> int:
+        """How many more jobs to bring now; 0 while the slots have enough to do.
 
-    @property
-    def capacity(self) -> int:
-        """How many jobs the pool holds when it is full, by the pace of late."""
-        return self._procs * self._depth
+        Many short jobs are asked for together, when half of the places are free or a
+        slot is idle, since each asking costs more than a job.
+        """
+        ready = [len(slot.orders) for slot in self._slots if slot.is_ready]
+        places = len(ready) * self._depth
+        room = places - len(self._ordered) - len(self._waiting)
+        if 2 * room >= places or (0 in ready and not self._waiting):
+            return room
+        return 0
 
     @property
     def ready_slots(self) -> int:
