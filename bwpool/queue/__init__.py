@@ -1,0 +1,1 @@
+"""The work queue: the only part of bwpool that imports nats."""
