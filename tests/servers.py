@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 START_TIMEOUT = 10.0
@@ -61,7 +62,7 @@ class NatsServer:
             time.sleep(0.005)
         raise RuntimeError((self.folder / "server.log").read_text())
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send a signal: SIGSTOP and SIGCONT suspend and resume it."""
         assert self.process is not None
         self.process.send_signal(number)
@@ -90,8 +91,7 @@ class Wire:
         self.sent = b""
         """Everything clients sent, in order."""
         self.connections = 0
-        self._alive = asyncio.Event()
-        self._alive.set()
+        self._gates: list[asyncio.Event] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: list[asyncio.StreamWriter] = []
 
@@ -118,12 +118,14 @@ class Wire:
         self._writers.clear()
 
     def go_dead(self) -> None:
-        """Pass on nothing more, read nothing more, close nothing: a dead network."""
-        self._alive.clear()
+        """Let the connections there are hang: a dead network. New ones work."""
+        for gate in self._gates:
+            gate.clear()
 
     def come_back(self) -> None:
-        """Pass on what is sent again."""
-        self._alive.set()
+        """Let them go on where they hung."""
+        for gate in self._gates:
+            gate.set()
 
     async def _accept(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -131,25 +133,30 @@ class Wire:
         self.connections += 1
         upstream = await asyncio.open_connection("127.0.0.1", self.target)
         self._writers += [writer, upstream[1]]
-        for source, sink, is_client in (
-            (reader, upstream[1], True),
-            (upstream[0], writer, False),
-        ):
-            task = asyncio.create_task(self._pump(source, sink, is_client=is_client))
-            self._tasks.add(task)
+        gate = asyncio.Event()
+        gate.set()
+        self._gates.append(gate)
 
-    async def _pump(
-        self,
-        source: asyncio.StreamReader,
-        sink: asyncio.StreamWriter,
-        *,
-        is_client: bool,
-    ) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := await source.read(65536):
-                if is_client:
-                    self.sent += chunk
-                await self._alive.wait()
-                sink.write(chunk)
-                await sink.drain()
-            sink.close()
+        async def up() -> None:
+            async for chunk in _chunks(reader, upstream[1]):
+                self.sent += chunk
+                await gate.wait()
+                upstream[1].write(chunk)
+
+        async def down() -> None:
+            async for chunk in _chunks(upstream[0], writer):
+                await gate.wait()
+                writer.write(chunk)
+
+        self._tasks |= {asyncio.create_task(up()), asyncio.create_task(down())}
+
+
+async def _chunks(
+    source: asyncio.StreamReader, sink: asyncio.StreamWriter
+) -> AsyncIterator[bytes]:
+    """Yield what arrives, at the sink's pace; close the sink at the end."""
+    with contextlib.suppress(OSError):
+        while chunk := await source.read(65536):
+            yield chunk
+            await sink.drain()
+    sink.close()

@@ -7,6 +7,7 @@ Called by `connection` alone; knows no more of bwpool than `contexts` and the er
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import ssl
@@ -77,7 +78,9 @@ class MendedClient(Client):
         # nats-py waits for the old socket to close, which it never does while a
         # peer that is gone has not read what is buffered.
         self.abort()
-        await super()._attempt_reconnect()
+        # An attempt that a later one overtakes trips over that one's future.
+        with contextlib.suppress(asyncio.InvalidStateError):
+            await super()._attempt_reconnect()
 
     def _connect_command(self) -> bytes:
         # nats-py would send the credentials in the clear when a server asked for

@@ -146,7 +146,7 @@ class Connection:
         Raises QueueError while disconnected and after `timeout` seconds.
         """
         try:
-            await self.client.flush(timeout)  # type: ignore[arg-type]
+            await self.client.flush(timeout)
         except (nats.errors.Error, OSError) as error:
             raise QueueError(f"{self.endpoint} is not there: {said(error)}") from error
 
