@@ -1,0 +1,256 @@
+"""The connection to NATS: opened once, kept for ever.
+
+Owns the nats client's replacement where nats-py gives up, and how requests fail.
+Called by everything else in `queue` and by the command line; knows nothing of
+streams or jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import nats.errors
+import orjson
+from nats.aio.msg import Msg
+
+from bwpool.errors import ConfigError, QueueError
+from bwpool.queue.client import (
+    FLUSH_TIMEOUT,
+    Listener,
+    MendedClient,
+    close,
+    connect,
+    said,
+)
+from bwpool.queue.contexts import Endpoint
+
+log = logging.getLogger(__name__)
+
+REBUILD_DELAYS = (0.5, 15.0)
+"""Seconds before the first rebuild and at most, doubling in between."""
+
+
+class RequestTimeout(QueueError):
+    """Nobody answered a request in time."""
+
+
+class NoResponders(QueueError):
+    """Nobody listens where a request went."""
+
+
+class ApiError(QueueError):
+    """JetStream refused a request."""
+
+    def __init__(self, code: int, err_code: int, description: str) -> None:
+        super().__init__(f"JetStream says: {description} ({err_code})")
+        self.code = code
+        """As in HTTP."""
+        self.err_code = err_code
+        """JetStream's own number, finer than `code`."""
+        self.description = description
+
+
+class Connection:
+    """A connection to NATS that outlives everything but `close`.
+
+    While it is down, `publish` buffers up to 8 MiB and requests wait; after nats-py
+    gave up, both raise QueueError until the client is rebuilt. Subscriptions survive
+    a reconnect but not a rebuild: whoever has some renews them in `on_up`, on the
+    `client` of that moment.
+    """
+
+    client: MendedClient
+    """The nats client of this moment; look it up anew for each use."""
+
+    def __init__(self, endpoint: Endpoint, name: str) -> None:
+        self.endpoint = endpoint
+        self.name = name
+        self.on_up: list[Callable[[], None]] = []
+        """Called after every reconnect and rebuild."""
+        self._changed = asyncio.Event()
+        self._violations: deque[str] = deque(maxlen=16)
+        self._listener = Listener(
+            changed=self._changed.set, lost=self._note_loss, forbidden=self._note_ban
+        )
+        self._keeper: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, endpoint: Endpoint, *, name: str = "bwpool") -> Connection:
+        """Connect, within 3 s, or raise QueueError or ConfigError saying why not."""
+        connection = cls(endpoint, name)
+        connection.client = await connect(endpoint, name, connection._listener)
+        connection._keeper = asyncio.create_task(connection._keep(), name="nats-keeper")
+        return connection
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Send what is buffered, as far as the server still takes it, and close."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        await close(self.client)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a server is connected right now."""
+        return self.client.is_connected
+
+    @property
+    def server_version(self) -> tuple[int, int, int]:
+        """The version of the server last connected to; zeros if it has none."""
+        version = self.client.connected_server_version
+        try:
+            return version.major, version.minor, version.patch
+        except ValueError:
+            return 0, 0, 0
+
+    def api_subject(self, suffix: str) -> str:
+        """Return the subject of a JetStream request, such as `STREAM.INFO.IMAGES`."""
+        return f"{self.endpoint.api_prefix}.{suffix}"
+
+    async def publish(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        reply: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """Send a message, unconfirmed; raises QueueError where it can't even be kept.
+
+        Only `flush` or a reply tells whether the server has it.
+        """
+        try:
+            await self.client.publish(subject, payload, reply, headers)
+        except nats.errors.Error as error:
+            raise QueueError(f"can't publish to {subject}: {said(error)}") from error
+
+    async def flush(self, timeout: float = FLUSH_TIMEOUT) -> None:
+        """Wait until the server has processed everything published so far.
+
+        Raises QueueError while disconnected and after `timeout` seconds.
+        """
+        try:
+            await self.client.flush(timeout)
+        except (nats.errors.Error, OSError) as error:
+            raise QueueError(f"{self.endpoint} is not there: {said(error)}") from error
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        timeout: float = 5.0,
+        headers: dict[str, str] | None = None,
+    ) -> Msg:
+        """Send a message and return its reply.
+
+        Raises NoResponders, RequestTimeout, or QueueError.
+        """
+        try:
+            return await self.client.request(
+                subject, payload, timeout=timeout, headers=headers
+            )
+        except nats.errors.NoRespondersError:
+            raise NoResponders(f"nobody listens on {subject}") from None
+        except nats.errors.TimeoutError:
+            raise RequestTimeout(self._explain_silence(subject, timeout)) from None
+        except (nats.errors.Error, OSError) as error:
+            raise QueueError(f"can't ask {subject}: {said(error)}") from error
+
+    async def api(
+        self, suffix: str, body: Any = None, timeout: float = 5.0
+    ) -> dict[str, Any]:
+        """Ask JetStream and return its answer.
+
+        `suffix` is what follows `$JS.API.`, `body` becomes JSON. Raises ApiError for
+        a refusal, QueueError where JetStream is off, silent or out of reach.
+        """
+        payload = b"" if body is None else orjson.dumps(body)
+        subject = self.api_subject(suffix)
+        try:
+            reply = await self.request(subject, payload, timeout)
+        except NoResponders:
+            raise QueueError(
+                f"JetStream is not enabled at {self.endpoint}, or not for this "
+                "account: start the server with -js"
+            ) from None
+        answer: dict[str, Any] = orjson.loads(reply.data)
+        if (error := answer.get("error")) is not None:
+            raise ApiError(
+                error.get("code", 0),
+                error.get("err_code", 0),
+                error.get("description", "no reason given"),
+            )
+        return answer
+
+    def _explain_silence(self, subject: str, timeout: float) -> str:
+        """Say why nothing came back: the server names refused subjects elsewhere."""
+        inbox = self.endpoint.inbox_prefix
+        for violation in self._violations:
+            if f'publish to "{subject.lower()}"' in violation:
+                return f"these credentials may not publish to {subject}"
+            if f'subscription to "{inbox.lower()}.' in violation:
+                return (
+                    f"these credentials may not subscribe to {inbox}.>, where replies "
+                    "arrive: name another inbox_prefix in the nats context"
+                )
+        return f"no answer from {subject} within {timeout:g} s"
+
+    def _note_loss(self) -> None:
+        if self._keeper is None or self._keeper.done():
+            return  # never had one, or gives it up itself
+        log.warning("queue.disconnected", extra={"server": str(self.endpoint)})
+
+    def _note_ban(self, violation: str) -> None:
+        self._violations.append(violation)
+        log.warning("queue.forbidden", extra={"reason": violation})
+
+    async def _keep(self) -> None:
+        """Tell about every reconnect, and replace a client that closed for good."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while self.client.is_closed:
+                log.warning("queue.closed", extra={"server": str(self.endpoint)})
+                await self._rebuild()
+                # What the attempts themselves signalled is no news.
+                self._changed.clear()
+            if self.client.is_connected:
+                self._announce()
+
+    async def _rebuild(self) -> None:
+        delay, most = REBUILD_DELAYS
+        while True:
+            # Jitter, so that the supervisors of a cluster don't come back as one.
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311
+            try:
+                self.client = await connect(self.endpoint, self.name, self._listener)
+            except (QueueError, ConfigError) as error:
+                log.warning("queue.unreachable", extra={"reason": str(error)})
+                delay = min(delay * 2, most)
+            else:
+                return
+
+    def _announce(self) -> None:
+        log.info("queue.connected", extra={"server": str(self.endpoint)})
+        for callback in list(self.on_up):
+            try:
+                callback()
+            except Exception:
+                # One listener's bug must not cost the others their connection.
+                log.exception("queue.listener_failed")

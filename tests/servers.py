@@ -1,0 +1,162 @@
+"""Real NATS servers and wires for the tests: started, stopped, killed, cut."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+START_TIMEOUT = 10.0
+
+
+class NatsServer:
+    """A nats-server process with JetStream on a free loopback port.
+
+    Restarted, it keeps its port and its store. `extra` is added to its configuration.
+    """
+
+    def __init__(self, binary: str, folder: Path, extra: str = "") -> None:
+        self.binary = binary
+        self.folder = folder
+        self.extra = extra
+        self.port = -1
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    def start(self) -> NatsServer:
+        """Start, and return once clients can connect."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "server.conf"
+        config.write_text(
+            f'listen: "127.0.0.1:{self.port}"\n'
+            f'jetstream {{ store_dir: "{self.folder / "store"}" }}\n'
+            f'ports_file_dir: "{self.folder}"\n{self.extra}\n'
+        )
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.binary, "-c", str(config)],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+        name = f"{Path(self.binary).name}_{self.process.pid}.ports"
+        self.port = self._read_port(self.folder / name)
+        return self
+
+    def _read_port(self, ports_file: Path) -> int:
+        assert self.process is not None
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(OSError, ValueError, LookupError):
+                url: str = json.loads(ports_file.read_bytes())["nats"][0]
+                return int(url.rpartition(":")[2])
+            time.sleep(0.005)
+        raise RuntimeError((self.folder / "server.log").read_text())
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal: SIGSTOP and SIGCONT suspend and resume it."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def stop(self) -> None:
+        """Stop as an operator does, and wait."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Stop as a power cut does, and wait."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.send_signal(signal.SIGCONT)
+            self.process.wait(START_TIMEOUT)
+            self.process = None
+
+
+class Wire:
+    """A TCP proxy to `port` that records what clients send, and can go dead."""
+
+    def __init__(self, port: int) -> None:
+        self.target = port
+        self.sent = b""
+        """Everything clients sent, in order."""
+        self.connections = 0
+        self._gates: list[asyncio.Event] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def open(self) -> Wire:
+        """Listen on a free port."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        self.url = f"nats://127.0.0.1:{port}"
+        return self
+
+    async def close(self) -> None:
+        """Stop listening and cut everything."""
+        self._server.close()
+        self.cut()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def cut(self) -> None:
+        """Reset the connections there are."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    def go_dead(self) -> None:
+        """Let the connections there are hang: a dead network. New ones work."""
+        for gate in self._gates:
+            gate.clear()
+
+    def come_back(self) -> None:
+        """Let them go on where they hung."""
+        for gate in self._gates:
+            gate.set()
+
+    async def _accept(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.connections += 1
+        upstream = await asyncio.open_connection("127.0.0.1", self.target)
+        self._writers += [writer, upstream[1]]
+        gate = asyncio.Event()
+        gate.set()
+        self._gates.append(gate)
+
+        async def up() -> None:
+            async for chunk in _chunks(reader, upstream[1]):
+                self.sent += chunk
+                await gate.wait()
+                upstream[1].write(chunk)
+
+        async def down() -> None:
+            async for chunk in _chunks(upstream[0], writer):
+                await gate.wait()
+                writer.write(chunk)
+
+        self._tasks |= {asyncio.create_task(up()), asyncio.create_task(down())}
+
+
+async def _chunks(
+    source: asyncio.StreamReader, sink: asyncio.StreamWriter
+) -> AsyncIterator[bytes]:
+    """Yield what arrives, at the sink's pace; close the sink at the end."""
+    with contextlib.suppress(OSError):
+        while chunk := await source.read(65536):
+            yield chunk
+            await sink.drain()
+    sink.close()
