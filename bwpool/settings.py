@@ -125,13 +125,19 @@ class ConvertSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunSettings:
-    """How a supervisor behaves."""
+class PoolSettings:
+    """How many converters there are, and how long each may take."""
 
     procs: int | None = None
-    """How many converters; all the CPUs this process may use if not given."""
+    """How many converters; as many as CPUs may be used if not given."""
     timeout: float = 30.0
     """Seconds after which a conversion is killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """How a supervisor ends."""
+
     drain_timeout: float = 25.0
     """Seconds that conversions under way get to finish after a signal."""
     burst: bool = False

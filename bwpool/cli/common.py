@@ -11,10 +11,15 @@ from typing import Any, Literal
 
 import structlog
 import uvloop
+from cyclopts import Parameter
 
+from bwpool.cli.options import server_in_file
 from bwpool.errors import BwpoolError, ConfigError
 from bwpool.queue.contexts import Endpoint, resolve
 from bwpool.settings import ServerSettings
+
+Flat = Parameter(name="*")
+"""Makes each field of a settings class an option of its own."""
 
 DONE, FAILED, MISUSED, DRIFTED = 0, 1, 2, 3
 """The exit codes."""
@@ -55,9 +60,9 @@ def complain(problem: object) -> None:
     print(f"bwpool: {problem}", file=sys.stderr)
 
 
-def endpoint_of(server: ServerSettings) -> Endpoint:
+def endpoint_of(server: ServerSettings, common: CommonSettings) -> Endpoint:
     """Decide where to connect; there is always a default."""
-    endpoint = resolve(server)
+    endpoint = resolve(server, config=server_in_file(common.config))
     assert endpoint is not None
     return endpoint
 

@@ -95,12 +95,12 @@ def serve(load: Load, settings: ConvertSettings) -> None:
     commits = _Commits(answers, is_durable=settings.sync)
     answers.send(Ready())
     for order in _orders(_channel):
-        if page.is_to_stop:
-            answers.send(Unstarted(order.tag))
-            continue
         _trim(stderr)
         page.begin(order.tag)
-        _convert(order, work, page, commits)
+        if page.is_revoked(order.tag):
+            answers.send(Unstarted(order.tag))
+        else:
+            _convert(order, work, page, commits)
         page.end()
     commits.close()
     _exit_if_orphaned()

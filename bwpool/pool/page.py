@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 _DOING = struct.Struct("<dQ24s")  # started, peak memory, stage
 _TAG = struct.Struct("<Q")
-_DOING_AT, _TAG_AT, _STOP_AT = 0, 40, 48
+_DOING_AT, _TAG_AT, _REVOKED_AT = 0, 40, 48
 
 PAGE_BYTES = 64
 """The size of the file behind a page."""
@@ -62,14 +62,18 @@ class Page:
         name = stage.rstrip(b"\0").decode(errors="replace")
         return Doing(tag, started, max_rss_bytes, name)
 
-    def ask_to_stop(self) -> None:
-        """Tell the converter to give back what it has not started."""
-        self._map[_STOP_AT] = 1
+    def revoke(self, tag: int) -> None:
+        """Tell the converter not to begin any order up to `tag`."""
+        _TAG.pack_into(self._map, _REVOKED_AT, tag)
 
-    @property
-    def is_to_stop(self) -> bool:
-        """Whether the supervisor asked for that."""
-        return self._map[_STOP_AT] == 1
+    def is_revoked(self, tag: int) -> bool:
+        """Whether the supervisor wants the order `tag` back.
+
+        To be asked after `begin`, as the supervisor reads after `revoke`: so one of
+        the two sees what the other wrote.
+        """
+        (revoked,) = _TAG.unpack_from(self._map, _REVOKED_AT)
+        return tag <= int(revoked)
 
     def close(self) -> None:
         """Let go of the shared memory."""

@@ -38,6 +38,9 @@ MAX_DEPTH = 32
 CHECK_EVERY = 0.2
 """Seconds between two looks at the status pages for overdue conversions."""
 
+IMPATIENCE = 0.2
+"""Seconds of work on one job after which those ordered behind it go elsewhere."""
+
 SILENCE_FACTOR = 3
 """A slot with orders that has said nothing for so many timeouts is killed, whatever
 its status page says: a broken converter may have broken its page as well."""
@@ -85,7 +88,6 @@ class _Held:
 
     job: Job
     done: asyncio.Future[Report]
-    ordered: float = 0.0
     reruns: int = 0
 
 
@@ -105,7 +107,7 @@ class Pool:
         self._timeout = timeout
         self._load = load
         self._slots: set[Slot] = set()
-        self._waiting: deque[tuple[int, _Held]] = deque()
+        self._waiting: deque[_Held] = deque()
         self._ordered: dict[int, _Held] = {}
         self._tags = itertools.count(1)
         self._mean_elapsed = LOOK_AHEAD
@@ -138,7 +140,7 @@ class Pool:
         for name, value in CHILD_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         await asyncio.gather(*(self._add_slot() for _ in range(self._procs)))
-        self._spawn(self._kill_overdue())
+        self._spawn(self._look_after_slots())
         ready = asyncio.ensure_future(self._ready.wait())
         await asyncio.wait({ready, self.broken}, return_when="FIRST_COMPLETED")
         ready.cancel()
@@ -172,21 +174,25 @@ class Pool:
     def submit(self, job: Job, *, first: bool = False) -> asyncio.Future[Report]:
         """Have a job done; `first`: before all that wait. Never refuses."""
         held = _Held(job, asyncio.get_running_loop().create_future())
-        self._enqueue(next(self._tags), held, first=first)
+        if first:
+            self._waiting.appendleft(held)
+        else:
+            self._waiting.append(held)
         self._assign()
         return held.done
 
     def withdraw(self) -> None:
         """Hand back every job that no converter has begun: their futures get None."""
-        for _, held in self._waiting:
+        for slot in self._slots:
+            self._take_back(slot)
+        for held in self._waiting:
             _resolve(held, Report(None, 0.0))
         self._waiting.clear()
-        for slot in self._slots:
-            slot.withdraw()
 
     def abandon(self) -> None:
-        """Kill every converter; jobs under way are handed back, uncharged."""
+        """Kill every converter; all jobs are handed back, uncharged."""
         self._is_closing = True
+        self.withdraw()
         for slot in self._slots:
             slot.kill()
 
@@ -207,12 +213,6 @@ class Pool:
         """Jobs a slot may hold now: one, and what fits into the look-ahead."""
         return 1 + min(MAX_DEPTH - 1, int(LOOK_AHEAD / self._mean_elapsed))
 
-    def _enqueue(self, tag: int, held: _Held, *, first: bool) -> None:
-        if first:
-            self._waiting.appendleft((tag, held))
-        else:
-            self._waiting.append((tag, held))
-
     def _assign(self) -> None:
         """Give waiting jobs to the slots that have the fewest."""
         if not self._waiting:
@@ -221,29 +221,31 @@ class Pool:
         free = [
             slot
             for slot in self._slots
-            if slot.is_ready and not slot.is_stopping and len(slot.orders) < depth
+            if slot.takes_orders and len(slot.orders) < (1 if slot.is_slow else depth)
         ]
         free.sort(key=lambda slot: len(slot.orders))
         while self._waiting and free:
             for slot in free:
                 if not self._waiting:
                     return
-                self._order(slot, *self._waiting.popleft())
+                self._order(slot, self._waiting.popleft())
             free = [slot for slot in free if len(slot.orders) < depth]
 
-    def _order(self, slot: Slot, tag: int, held: _Held) -> None:
-        held.ordered = time.monotonic()
+    def _order(self, slot: Slot, held: _Held) -> None:
+        tag = next(self._tags)
         self._ordered[tag] = held
         slot.give(Order(tag, held.job))
 
     def _on_message(self, slot: Slot, message: Message) -> None:
         match message:
             case Answer(tag, elapsed, outcome):
-                held = self._release(slot, tag)
                 self._mean_elapsed += (elapsed - self._mean_elapsed) / 8
-                _resolve(held, Report(outcome, elapsed, slot.pid))
-            case Unstarted(tag):
-                _resolve(self._release(slot, tag), Report(None, 0.0))
+                # One that was revoked too late is done a second time elsewhere.
+                if slot.orders.pop(tag, None) is not None:
+                    report = Report(outcome, elapsed, slot.pid)
+                    _resolve(self._ordered.pop(tag), report)
+            case Unstarted():
+                pass  # it was taken back already
             case Ready():
                 slot.is_ready = True
                 self._failed_starts = 0
@@ -252,9 +254,10 @@ class Pool:
         self._assign()
         self.on_room()
 
-    def _release(self, slot: Slot, tag: int) -> _Held:
-        del slot.orders[tag]
-        return self._ordered.pop(tag)
+    def _take_back(self, slot: Slot) -> None:
+        """Let what `slot` has not begun wait again, ahead of all others."""
+        for order in slot.revoke():
+            self._waiting.appendleft(self._ordered.pop(order.tag))
 
     def _on_death(self, slot: Slot, death: Death) -> None:
         """Charge the job under way, run the others again, replace the converter.
@@ -273,7 +276,7 @@ class Pool:
                 _resolve(held, _report_of(death, cause, self._timeout))
             else:
                 held.reruns += 1
-                self._enqueue(tag, held, first=True)
+                self._waiting.appendleft(held)
         slot.orders.clear()
         if not self._slots:
             self._empty.set()
@@ -303,23 +306,28 @@ class Pool:
     async def _add_slot(self) -> None:
         slot = Slot(self._on_message, self._on_death)
         self._slots.add(slot)
+        self._empty.clear()
         await slot.start(self._load, self._settings)
 
-    async def _kill_overdue(self) -> None:
+    async def _look_after_slots(self) -> None:
         while True:
             await asyncio.sleep(CHECK_EVERY)
             now = time.monotonic()
             for slot in self._slots:
-                if slot.is_ready and not slot.is_stopping and slot.orders:
+                if slot.takes_orders and slot.orders:
                     self._check(slot, now)
+            self._assign()
 
     def _check(self, slot: Slot, now: float) -> None:
+        """Kill what is overdue, and let nothing wait behind what takes long."""
         doing = slot.doing()
-        is_overdue = doing.tag in slot.orders and now - doing.started > self._timeout
-        is_silent = now - slot.heard > SILENCE_FACTOR * self._timeout
-        if is_overdue or is_silent:
+        busy = now - doing.started if doing.tag in slot.orders else 0.0
+        if busy > self._timeout or now - slot.heard > SILENCE_FACTOR * self._timeout:
             self._overdue.add(slot)
             slot.kill()
+        elif busy > IMPATIENCE and len(slot.orders) > 1:
+            slot.is_slow = True
+            self._take_back(slot)
 
     async def _wait_for_deaths(self, timeout: float) -> None:
         if self._slots:

@@ -88,6 +88,8 @@ class Slot:
         """What it was given and has not answered, oldest first."""
         self.is_ready = False
         self.is_stopping = False
+        self.is_slow = False
+        """Whether the order under way takes so long that none should wait behind it."""
         self.heard = time.monotonic()
         """When it last said something, or was given its first order."""
 
@@ -120,6 +122,11 @@ class Slot:
         """The converter's process, dead or alive."""
         return self._process
 
+    @property
+    def takes_orders(self) -> bool:
+        """Whether it is ready and nobody has told it to end."""
+        return self.is_ready and not self.is_stopping
+
     def give(self, order: Order) -> None:
         """Send an order; orders are done one after the other."""
         if not self.orders:
@@ -131,9 +138,17 @@ class Slot:
         """Read what the converter is doing."""
         return self._page.read()
 
-    def withdraw(self) -> None:
-        """Ask the converter to give back what it has not started."""
-        self._page.ask_to_stop()
+    def revoke(self) -> list[Order]:
+        """Take back what the converter has not begun, newest first.
+
+        Orders go in the sequence of their tags, so one number revokes them all.
+        """
+        if not self.orders:
+            return []
+        self._page.revoke(next(reversed(self.orders)))
+        doing = self._page.read().tag
+        revoked = [tag for tag in reversed(self.orders) if tag > doing]
+        return [self.orders.pop(tag) for tag in revoked]
 
     def close(self) -> None:
         """Let the converter end by itself once it has answered everything."""
@@ -147,6 +162,7 @@ class Slot:
 
     def _hear(self, message: Message) -> None:
         self.heard = time.monotonic()
+        self.is_slow = False
         self._on_message(self, message)
 
     def _served(self, serving: Future[None]) -> None:

@@ -39,7 +39,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Unstarted:
-    """The order `tag` was given back untouched, since the converter is to stop."""
+    """The order `tag` was revoked before the converter began it."""
 
     tag: int
 
