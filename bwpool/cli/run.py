@@ -24,6 +24,7 @@ from bwpool.cli.common import (
 from bwpool.deliveries import Parts
 from bwpool.embedded import EmbeddedServer
 from bwpool.errors import ConfigError
+from bwpool.pool.converter import Load, load_conversion
 from bwpool.pool.pool import Pool
 from bwpool.pool.slot import Death
 from bwpool.queue.connection import Connection
@@ -99,10 +100,11 @@ async def supervising(
     convert: ConvertSettings,
     slots: PoolSettings,
     ending: RunSettings,
+    load: Load = load_conversion,
 ) -> AsyncIterator[Supervisor]:
     """Open everything that a supervisor needs, converters and connection together."""
     pool = Pool(
-        slots.procs or usable_cpus(), convert, timeout=slots.timeout
+        slots.procs or usable_cpus(), convert, timeout=slots.timeout, load=load
     )
     pool.on_death = _log_death
     try:
