@@ -96,7 +96,9 @@ class MendedClient(Client):
         """Drop the socket and what it still holds."""
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
-            writer.transport.abort()
+            # asyncio's transports can't be aborted once they are all closed.
+            with contextlib.suppress(AttributeError):
+                writer.transport.abort()
 
 
 async def connect(endpoint: Endpoint, name: str, listener: Listener) -> MendedClient:
