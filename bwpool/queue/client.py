@@ -82,6 +82,15 @@ class MendedClient(Client):
         with contextlib.suppress(asyncio.InvalidStateError):
             await super()._attempt_reconnect()
 
+    async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001, FBT002
+        # A reconnect under way can swallow its cancellation, and would then go on
+        # for ever and bring the closed client back to life.
+        task = self._reconnection_task
+        while task and task is not asyncio.current_task() and not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=0.05)
+        await super()._close(status, do_cbs)
+
     def _connect_command(self) -> bytes:
         # nats-py would send the credentials in the clear when a server asked for
         # with tls:// offers none.
@@ -96,7 +105,9 @@ class MendedClient(Client):
         """Drop the socket and what it still holds."""
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
-            writer.transport.abort()
+            # asyncio's transports can't be aborted once they are all closed.
+            with contextlib.suppress(AttributeError):
+                writer.transport.abort()
 
 
 async def connect(endpoint: Endpoint, name: str, listener: Listener) -> MendedClient:
