@@ -34,14 +34,16 @@ from bwpool.policy import (
 from bwpool.pool.pool import Pool, Report
 from bwpool.queue import failures
 from bwpool.queue.connection import Connection
-from bwpool.queue.lease import Lease
+from bwpool.queue.lease import RESCUED, Lease
 from bwpool.queue.outbox import Outbox
 from bwpool.queue.requeue import put_back
-from bwpool.queue.topology import ConsumerFacts
+from bwpool.queue.facts import ConsumerFacts
 from bwpool.settlement import Settlement, failure_record
 
 MAX_REMEMBERED = 50_000
 """Messages that are remembered after their ack, in case they come again."""
+
+RESCUED_ONCE = {RESCUED: "1"}
 
 log = structlog.get_logger()
 
@@ -138,7 +140,9 @@ class Deliveries:
         converting = self._pool.submit(job, first=first)
         converting.add_done_callback(partial(self._report, lease, job))
 
-    def _report(self, lease: Lease, job: Job, converting: asyncio.Future[Report]) -> None:
+    def _report(
+        self, lease: Lease, job: Job, converting: asyncio.Future[Report]
+    ) -> None:
         report = converting.result()
         if report.outcome is None:
             self._hand_back(lease)
@@ -264,9 +268,9 @@ class Deliveries:
 
     async def _rescue(self, lease: Lease) -> None:
         """Put a job back as new, and acknowledge the delivery that was its last."""
-        max_msg_size = self._consumer.max_msg_size
+        max_msg_bytes = self._consumer.max_msg_bytes
         seq = await self._insist(
-            lambda: put_back(self._connection, lease, max_msg_size)
+            lambda: put_back(self._connection, lease, max_msg_size, RESCUED_ONCE)
         )
         log.info("job.rescued", seq=lease.seq, new_seq=seq, attempt=lease.attempt)
         self._outbox.ack(lease)

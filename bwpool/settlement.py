@@ -14,7 +14,7 @@ from bwpool.policy import Failed, Terminated, Verdict
 from bwpool.pool.pool import Report
 from bwpool.queue.failures import ConverterFacts, FailureRecord
 from bwpool.queue.lease import Lease
-from bwpool.queue.topology import ConsumerFacts
+from bwpool.queue.facts import ConsumerFacts
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from bwpool.errors import QueueError
 from bwpool.queue.lease import Lease
 from bwpool.queue.outbox import Outbox
 from bwpool.queue.puller import Puller
-from bwpool.queue.topology import read_depth
+from bwpool.queue.facts import read_depth
 from bwpool.settings import RunSettings
 
 EXTEND_AFTER = 1 / 3
@@ -40,7 +40,7 @@ class Supervisor:
     """Works on one consumer until told to stop, or in a burst until it is empty."""
 
     def __init__(self, parts: Parts, settings: RunSettings) -> None:
-        self._parts = parts
+        self.parts = parts
         self._settings = settings
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -61,7 +61,7 @@ class Supervisor:
     def __repr__(self) -> str:
         return (
             f"<Supervisor [Leases: {len(self.deliveries)} held, "
-            f"{self._outbox.unconfirmed} unconfirmed | {self._parts.pool!r}]>"
+            f"{self._outbox.unconfirmed} unconfirmed | {self.parts.pool!r}]>"
         )
 
     async def run(self) -> bool:
@@ -70,7 +70,7 @@ class Supervisor:
         Raises PoolError if the converters do not start any more, after all leases were
         handed back.
         """
-        pool = self._parts.pool
+        pool = self.parts.pool
         pool.on_room = self._puller.wake
         self._background.start(self._tend())
         if self._settings.burst:
@@ -102,11 +102,11 @@ class Supervisor:
         is_blocked = (
             self.deliveries.is_stalled or self._outbox.unconfirmed > MAX_UNCONFIRMED
         )
-        return 0 if is_blocked else self._parts.pool.wants
+        return 0 if is_blocked else self.parts.pool.wants
 
     async def _tend(self) -> None:
         """Extend what is held for as long as it is, and repeat unconfirmed acks."""
-        ack_wait = self._parts.consumer.ack_wait
+        ack_wait = self.parts.consumer.ack_wait
         period = min(1.0, ack_wait / 12)
         due = ack_wait * EXTEND_AFTER - period
         while True:
@@ -124,7 +124,7 @@ class Supervisor:
                 await _either(self._stop_now.wait(), finishing)
         if not finishing.done():
             log.warning("supervisor.abandoning", held=len(self.deliveries))
-            self._parts.pool.abandon()
+            self.parts.pool.abandon()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(finishing, SETTLE_WITHIN)
         if not await self._outbox.flush(SETTLE_WITHIN):
@@ -135,7 +135,11 @@ class Supervisor:
         await self.deliveries.wait_until_empty()
 
     async def _stop_when_empty(self) -> None:
-        """End a burst once nothing waits and nothing is out, here or elsewhere.
+        await self.wait_until_queue_is_empty()
+        self.stop()
+
+    async def wait_until_queue_is_empty(self) -> None:
+        """Return once nothing waits and nothing is out, here or elsewhere.
 
         The pull stays open until then: a final nak shows its effect only to a pull.
         """
@@ -144,12 +148,11 @@ class Supervisor:
             if len(self.deliveries):
                 continue
             try:
-                depth = await read_depth(self._parts.connection, self._parts.consumer)
+                depth = await read_depth(self.parts.connection, self.parts.consumer)
             except QueueError as error:
                 log.warning("queue.request_failed", error=str(error))
                 continue
             if depth.is_empty:
-                self.stop()
                 return
 
 

@@ -19,9 +19,7 @@ def payload(**fields):
 
 def test_the_seeds_job_is_read():
     """A job of the seed's form, unknown fields ignored."""
-    job = parse_job(
-        payload(id="5e91", advisory="advisory.5e91", colour="none"), STORED
-    )
+    job = parse_job(payload(id="5e91", advisory="advisory.5e91", colour="none"), STORED)
 
     assert Job("5e91", "file:///a.jpg", "advisory.5e91") == job
 
@@ -69,7 +67,9 @@ def test_ids_that_leave_the_output_folder_are_refused(job_id):
         parse_job(payload(id=job_id))
 
 
-@pytest.mark.parametrize("job_id", ["a", "a/b/c", "ü ñ/日本", "a.b..c", "-x", "a" * 200])
+@pytest.mark.parametrize(
+    "job_id", ["a", "a/b/c", "ü ñ/日本", "a.b..c", "-x", "a" * 200]
+)
 def test_ids_that_name_a_place_are_taken(job_id):
     """Folders, spaces, Unicode and dots inside are fine."""
     assert job_id == parse_job(payload(id=job_id)).id

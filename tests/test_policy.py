@@ -51,7 +51,9 @@ def test_verdicts(outcome, attempt, max_deliver, verdict):
     assert verdict is type(judge(outcome, attempt, max_deliver))
 
 
-@pytest.mark.parametrize(("attempt", "delay"), [(1, 1), (2, 2), (3, 4), (4, 8), (99, 60)])
+@pytest.mark.parametrize(
+    ("attempt", "delay"), [(1, 1), (2, 2), (3, 4), (4, 8), (99, 60)]
+)
 def test_delays_double_up_to_a_ceiling(attempt, delay):
     """The delay doubles with each attempt, give or take a tenth."""
     assert 0.9 * delay <= backoff(attempt) <= 1.1 * min(delay, LONGEST_DELAY)

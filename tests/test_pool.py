@@ -50,7 +50,9 @@ def converters():
 async def test_jobs_are_done_and_reported():
     """Each job's future gets what its own conversion came to."""
     async with running() as pool:
-        reports = await asyncio.gather(*(pool.submit(job(f"ok-{i}")) for i in range(50)))
+        reports = await asyncio.gather(
+            *(pool.submit(job(f"ok-{i}")) for i in range(50))
+        )
 
         assert [f"ok-{i}" for i in range(50)] == [r.outcome.output for r in reports]
         assert "<Pool [Slots: 2 ready, 0 other | Jobs: 0 ordered, 0 waiting]>" == repr(

@@ -192,7 +192,8 @@ def test_output_is_named_by_id_and_source(
 
 
 @pytest.mark.parametrize(
-    "job_id", ["", "../x", "a//b", "/a", ".hidden", "a/.b", "x" * 190 + "é" * 24, "\ud800"]
+    "job_id",
+    ["", "../x", "a//b", "/a", ".hidden", "a/.b", "x" * 190 + "é" * 24, "\ud800"],
 )
 def test_impossible_ids_are_invalid(job_id: str) -> None:
     """An id that names no place inside the output folder is refused."""

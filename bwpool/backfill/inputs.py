@@ -46,6 +46,14 @@ class Inputs:
     """Files in the folders that are no pictures, going by their names."""
 
 
+def is_up_to_date(picture: Input) -> bool:
+    """Whether its output is there, and no older than the source."""
+    try:
+        return picture.output.stat().st_mtime >= picture.source.stat().st_mtime
+    except OSError:
+        return False
+
+
 def find_inputs(
     sources: Sequence[str], out: Path, output_format: str, stdin: Iterable[str] = ()
 ) -> Inputs:

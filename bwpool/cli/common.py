@@ -67,6 +67,22 @@ def endpoint_of(server: ServerSettings, common: CommonSettings) -> Endpoint:
     return endpoint
 
 
+def explicit_endpoint(server: ServerSettings, common: CommonSettings) -> Endpoint | None:
+    """Decide where to connect if anybody said so; a selected context does not count."""
+    config = server_in_file(common.config)
+    return resolve(server, config=config, explicit_only=True)
+
+
+class _Stderr:
+    """Whatever stderr is at the moment: a progress bar puts itself in between."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def configure_logging(common: CommonSettings) -> None:
     """Send events to stderr, at the level and in the format asked for."""
     level = logging.getLevelNamesMapping()[common.log_level.upper()]
@@ -87,7 +103,7 @@ def configure_logging(common: CommonSettings) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_Stderr())  # type: ignore[arg-type],
         cache_logger_on_first_use=True,
     )
     # What nats-py and asyncio log themselves is for debugging; we log the same events.

@@ -103,16 +103,16 @@ async def supervising(
     load: Load = load_conversion,
 ) -> AsyncIterator[Supervisor]:
     """Open everything that a supervisor needs, converters and connection together."""
-    pool = Pool(
-        slots.procs or usable_cpus(), convert, timeout=slots.timeout, load=load
-    )
+    pool = Pool(slots.procs or usable_cpus(), convert, timeout=slots.timeout, load=load)
     pool.on_death = _log_death
     try:
         starting = asyncio.ensure_future(pool.start())
         async with await Connection.open(endpoint, name="bwpool") as connection:
             consumer = await read_facts(connection, queue)
             await starting
-            parts = Parts(connection, consumer, pool, lambda: storage.probe(convert.out))
+            parts = Parts(
+                connection, consumer, pool, lambda: storage.probe(convert.out)
+            )
             log.info("supervisor.ready", server=str(endpoint), slots=pool.ready_slots)
             yield Supervisor(parts, ending)
     finally:

@@ -58,9 +58,7 @@ def load_conversion(settings: ConvertSettings) -> Work:
 
     convert.prepare(settings)
 
-    def work(
-        job: Job, on_stage: Callable[[str], None]
-    ) -> tuple[Converted, Pending]:
+    def work(job: Job, on_stage: Callable[[str], None]) -> tuple[Converted, Pending]:
         return convert.convert(job, settings, on_stage=on_stage)
 
     return work

@@ -113,9 +113,7 @@ class Slot:
         self._transport, _ = await loop.create_unix_connection(
             lambda: _Channel(self._hear), sock=ours
         )
-        serving.add_done_callback(
-            lambda done: _call_in(loop, self._served, done)
-        )
+        serving.add_done_callback(lambda done: _call_in(loop, self._served, done))
 
     @property
     def process(self) -> BaseProcess:

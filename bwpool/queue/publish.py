@@ -47,14 +47,14 @@ class Stored:
 
 
 async def publish(
-    connection: Connection, subject: str, message: Message, max_msg_size: int
+    connection: Connection, subject: str, message: Message, max_msg_bytes: int
 ) -> Stored:
     """Publish one message and return when the stream has stored it.
 
-    `max_msg_size` is the stream's, -1 for none. Raises InvalidJob for a message that is
+    `max_msg_bytes` is the stream's, -1 for none. Raises InvalidJob for a message that is
     too long, QueueError if no confirmation comes.
     """
-    _check_size(message, max_msg_size)
+    _check_size(message, max_msg_bytes)
     context = connection.client.jetstream(timeout=CONFIRM_WITHIN)
     problem: Exception | None = None
     for _ in range(TRIES):
@@ -77,7 +77,7 @@ async def publish_all(
     connection: Connection,
     subject: str,
     messages: Iterable[Message],
-    max_msg_size: int,
+    max_msg_bytes: int,
 ) -> AsyncIterator[Stored | InvalidJob]:
     """Publish messages, a window at a time, and yield what became of each, in order.
 
@@ -86,7 +86,7 @@ async def publish_all(
 
     async def attempt(message: Message) -> Stored | InvalidJob:
         try:
-            return await publish(connection, subject, message, max_msg_size)
+            return await publish(connection, subject, message, max_msg_bytes)
         except InvalidJob as error:
             return error
 
@@ -96,10 +96,10 @@ async def publish_all(
             yield outcome
 
 
-def _check_size(message: Message, max_msg_size: int) -> None:
+def _check_size(message: Message, max_msg_bytes: int) -> None:
     size = len(message.payload) + header_bytes(message.headers or {})
-    if 0 <= max_msg_size < size:
+    if 0 <= max_msg_bytes < size:
         raise InvalidJob(
             f"the job has {size} bytes, headers included, but the stream takes at most "
-            f"{max_msg_size}: shorten the path or raise max_msg_size"
+            f"{max_msg_bytes}: shorten the path or raise max_msg_size"
         )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
 
     from bwpool.queue.connection import Connection
-    from bwpool.queue.topology import ConsumerFacts
+    from bwpool.queue.facts import ConsumerFacts
 
 EXPIRES = 30.0
 """Seconds after which a pull that was not satisfied comes back."""
