@@ -34,10 +34,10 @@ from bwpool.policy import (
 from bwpool.pool.pool import Pool, Report
 from bwpool.queue import failures
 from bwpool.queue.connection import Connection
+from bwpool.queue.facts import ConsumerFacts
 from bwpool.queue.lease import RESCUED, Lease
 from bwpool.queue.outbox import Outbox
 from bwpool.queue.requeue import put_back
-from bwpool.queue.facts import ConsumerFacts
 from bwpool.settlement import Settlement, failure_record
 
 MAX_REMEMBERED = 50_000
@@ -270,7 +270,7 @@ class Deliveries:
         """Put a job back as new, and acknowledge the delivery that was its last."""
         max_msg_bytes = self._consumer.max_msg_bytes
         seq = await self._insist(
-            lambda: put_back(self._connection, lease, max_msg_size, RESCUED_ONCE)
+            lambda: put_back(self._connection, lease, max_msg_bytes, RESCUED_ONCE)
         )
         log.info("job.rescued", seq=lease.seq, new_seq=seq, attempt=lease.attempt)
         self._outbox.ack(lease)

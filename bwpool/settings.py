@@ -120,8 +120,13 @@ class ConvertSettings:
     """Refuse sources of more pages."""
     max_memory: Amount | None = None
     """A converter's memory ceiling, in bytes."""
-    sync: bool = True
-    """Wait until an output is on the disk before its job is acknowledged."""
+    no_sync: bool = False
+    """Acknowledge a job before its output is surely on the disk."""
+
+    @property
+    def sync(self) -> bool:
+        """Whether an output must be durable before its job is acknowledged."""
+        return not self.no_sync
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,9 @@ from bwpool.errors import JobError
 from bwpool.job import Job
 from bwpool.policy import Failed, Terminated, Verdict
 from bwpool.pool.pool import Report
+from bwpool.queue.facts import ConsumerFacts
 from bwpool.queue.failures import ConverterFacts, FailureRecord
 from bwpool.queue.lease import Lease
-from bwpool.queue.facts import ConsumerFacts
 
 
 @dataclass(frozen=True, slots=True)

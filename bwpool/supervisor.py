@@ -15,10 +15,10 @@ import structlog
 from bwpool.background import Background
 from bwpool.deliveries import Deliveries, Parts
 from bwpool.errors import QueueError
+from bwpool.queue.facts import read_depth
 from bwpool.queue.lease import Lease
 from bwpool.queue.outbox import Outbox
 from bwpool.queue.puller import Puller
-from bwpool.queue.facts import read_depth
 from bwpool.settings import RunSettings
 
 EXTEND_AFTER = 1 / 3

@@ -138,7 +138,9 @@ class Program:
 @contextlib.asynccontextmanager
 async def program(*argv, env=None, cwd=None, stdin=None) -> AsyncIterator[Program]:
     """Run `argv` in a process group of its own."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("NATS_", "BWPOOL"))}
+    clean = {
+        k: v for k, v in os.environ.items() if not k.startswith(("NATS_", "BWPOOL"))
+    }
     clean.pop("OUTDIR", None)
     process = await asyncio.create_subprocess_exec(
         *map(str, argv),

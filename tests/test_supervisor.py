@@ -62,7 +62,9 @@ async def test_advisories_say_the_id_and_nothing_else(server, connection, names,
 
     await connection.client.subscribe("advisory.*", cb=receive)
     await publish_all(
-        connection, names, [job | {"advisory": f"advisory.{job['id']}"} for job in jobs("ok", 20)]
+        connection,
+        names,
+        [job | {"advisory": f"advisory.{job['id']}"} for job in jobs("ok", 20)],
     )
     async with supervise(server.url, names, out, burst=True) as supervisor:
         await supervisor.wait()
@@ -268,9 +270,7 @@ async def test_what_can_not_be_done_is_recorded_and_stays(
     assert {f"ok-{i}" for i in range(5)} == set(conversions(out))
 
 
-async def test_a_crash_is_retried_and_spares_the_others(
-    server, connection, names, out
-):
+async def test_a_crash_is_retried_and_spares_the_others(server, connection, names, out):
     """A job that kills converters runs out of deliveries; the others are done."""
     await create_seed_topology(connection, names, max_deliver=2)
     await publish_all(connection, names, jobs("crash", 1) + jobs("ok", 50))

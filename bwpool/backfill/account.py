@@ -28,9 +28,7 @@ def enter_settlement(ledger: Ledger, settlement: Settlement) -> None:
             ledger.fail(job.id, error.kind, error.reason)
 
 
-def enter_advisory(
-    ledger: Ledger, pictures: dict[str, Input], payload: bytes
-) -> None:
+def enter_advisory(ledger: Ledger, pictures: dict[str, Input], payload: bytes) -> None:
     """Enter what somebody else has converted."""
     picture = pictures.get(orjson.loads(payload)["id"])
     if picture is not None:

@@ -11,7 +11,7 @@ from bwpool.backfill.inputs import Input
 from bwpool.backfill.ledger import Ledger
 from bwpool.errors import InvalidJob
 from bwpool.queue.connection import Connection
-from bwpool.queue.facts import ConsumerFacts, read_delivered
+from bwpool.queue.facts import ConsumerFacts, read_depth
 from bwpool.queue.messages import StoredMessage, delete_message, walk
 from bwpool.queue.publish import Message, publish_all
 from bwpool.queue.requeue import put_back
@@ -24,7 +24,7 @@ async def resume(connection: Connection, consumer: ConsumerFacts) -> set[str]:
     would otherwise wait for its ack wait, or lie dead.
     """
     job_ids = set()
-    delivered = await read_delivered(connection, consumer)
+    delivered = (await read_depth(connection, consumer)).delivered
     async for message in walk(connection, consumer.stream, consumer.subject):
         job_id = _job_id(message)
         if job_id is not None:

@@ -173,7 +173,7 @@ def _list_file(path: Path) -> Iterator[tuple[Path, Place]]:
 
 
 def _listed(lines: Iterable[str], name: str) -> Iterator[tuple[Path, Place]]:
-    """Yield the files that a list names, a path a line; ids are the paths as written."""
+    """Yield the files a list names, a path a line; ids are the paths as written."""
     for number, line in enumerate(lines, 1):
         text = line.rstrip("\r\n")
         if not text:

@@ -21,10 +21,15 @@ from bwpool.backfill.ledger import Ledger
 from bwpool.cli.common import (
     DONE,
     FAILED,
+    Common,
     CommonSettings,
-    Flat,
+    Converters,
+    Converting,
+    Queue,
+    Server,
     execute,
     explicit_endpoint,
+    flat,
 )
 from bwpool.cli.progress import showing_progress
 from bwpool.cli.report import report_backfill
@@ -66,12 +71,12 @@ class BackfillSettings:
 
 def backfill(
     *sources: str,
-    convert: Annotated[ConvertSettings, Flat] = ConvertSettings(),
-    settings: Annotated[BackfillSettings, Flat] = BackfillSettings(),
-    pool: Annotated[PoolSettings, Flat] = PoolSettings(),
-    queue: Annotated[QueueSettings, Flat] = QueueSettings(),
-    server: Annotated[ServerSettings, Flat] = ServerSettings(),
-    common: Annotated[CommonSettings, Flat] = CommonSettings(log_level="warning"),
+    convert: Converting = ConvertSettings(),
+    settings: Annotated[BackfillSettings, flat("Options")] = BackfillSettings(),
+    pool: Converters = PoolSettings(),
+    queue: Queue = QueueSettings(),
+    server: Server = ServerSettings(),
+    common: Common = CommonSettings(),
 ) -> int:
     """Convert files and folders, here and now, and wait until each is accounted for.
 
@@ -105,7 +110,9 @@ def backfill(
                     own = await EmbeddedServer.start(out / STORE)
                     await stack.enter_async_context(own)
                     endpoint = Endpoint(urls=(own.url,))
-                    await provide(endpoint, wanted(queue, EMBEDDED_MSG_BYTES))
+                    await provide(
+                        endpoint, wanted(queue, max_msg_bytes=EMBEDDED_MSG_BYTES)
+                    )
                 supervisor = await stack.enter_async_context(
                     supervising(endpoint, queue, convert, pool, RunSettings())
                 )
@@ -115,7 +122,7 @@ def backfill(
         report_backfill(ledger, inputs, out, elapsed, as_json=settings.json)
         return FAILED if ledger.failures or ledger.waiting else code
 
-    return execute(common, command)
+    return execute(common, command, log_level="warning")
 
 
 def enter(inputs: Inputs, ledger: Ledger, *, is_forced: bool) -> list[Input]:
@@ -201,7 +208,9 @@ class Run:
         depth = await read_depth(self._connection, self._consumer)
         if depth.waiting or depth.in_flight:
             log.warning(
-                "backfill.foreign_jobs", waiting=depth.waiting, in_flight=depth.in_flight
+                "backfill.foreign_jobs",
+                waiting=depth.waiting,
+                in_flight=depth.in_flight,
             )
         if depth.pulls:
             log.warning("backfill.other_supervisors", pulls=depth.pulls)

@@ -7,19 +7,45 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import structlog
 import uvloop
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from bwpool.cli.options import server_in_file
 from bwpool.errors import BwpoolError, ConfigError
 from bwpool.queue.contexts import Endpoint, resolve
-from bwpool.settings import ServerSettings
+from bwpool.settings import (
+    ConvertSettings,
+    PoolSettings,
+    QueueSettings,
+    ServerSettings,
+)
 
-Flat = Parameter(name="*")
-"""Makes each field of a settings class an option of its own."""
+
+_GROUPS = (
+    "Options",
+    "Conversion",
+    "Converters",
+    "Running",
+    "Queue",
+    "Server",
+    "General",
+)
+
+
+def flat(group: str) -> Parameter:
+    """Make each field of a settings class an option of its own, shown in `group`."""
+    return Parameter(name="*", group=Group(group, sort_key=_GROUPS.index(group)))
+
+
+Converting = Annotated[ConvertSettings, flat("Conversion")]
+Converters = Annotated[PoolSettings, flat("Converters")]
+Queue = Annotated[QueueSettings, flat("Queue")]
+Server = Annotated[ServerSettings, flat("Server")]
+
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 DONE, FAILED, MISUSED, DRIFTED = 0, 1, 2, 3
 """The exit codes."""
@@ -29,19 +55,28 @@ DONE, FAILED, MISUSED, DRIFTED = 0, 1, 2, 3
 class CommonSettings:
     """What every command can be told."""
 
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """How much to tell on stderr."""
+    log_level: LogLevel | None = None
+    """How much to tell on stderr; `info` for what runs on and on, else `warning`."""
     log_format: Literal["text", "json"] = "text"
     """How to write it: for people, or one JSON object a line."""
     config: Path | None = None
     """A TOML file with options, named as here without the dashes in front."""
 
 
+Common = Annotated[CommonSettings, flat("General")]
+
+
 def execute(
-    common: CommonSettings, command: Callable[[], Coroutine[Any, Any, int]]
+    common: CommonSettings,
+    command: Callable[[], Coroutine[Any, Any, int]],
+    *,
+    log_level: LogLevel = "info",
 ) -> int:
-    """Run a command's coroutine and return its exit code, errors explained."""
-    configure_logging(common)
+    """Run a command's coroutine and return its exit code, errors explained.
+
+    `log_level` counts where nobody asked for another.
+    """
+    configure_logging(common, log_level)
     try:
         return uvloop.run(command())
     except ConfigError as error:
@@ -67,7 +102,9 @@ def endpoint_of(server: ServerSettings, common: CommonSettings) -> Endpoint:
     return endpoint
 
 
-def explicit_endpoint(server: ServerSettings, common: CommonSettings) -> Endpoint | None:
+def explicit_endpoint(
+    server: ServerSettings, common: CommonSettings
+) -> Endpoint | None:
     """Decide where to connect if anybody said so; a selected context does not count."""
     config = server_in_file(common.config)
     return resolve(server, config=config, explicit_only=True)
@@ -83,9 +120,9 @@ class _Stderr:
         sys.stderr.flush()
 
 
-def configure_logging(common: CommonSettings) -> None:
+def configure_logging(common: CommonSettings, default: LogLevel = "info") -> None:
     """Send events to stderr, at the level and in the format asked for."""
-    level = logging.getLevelNamesMapping()[common.log_level.upper()]
+    level = logging.getLevelNamesMapping()[(common.log_level or default).upper()]
     renderer: structlog.typing.Processor
     if common.log_format == "json":
         renderer = structlog.processors.JSONRenderer()
@@ -103,7 +140,7 @@ def configure_logging(common: CommonSettings) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(_Stderr())  # type: ignore[arg-type],
+        logger_factory=structlog.WriteLoggerFactory(_Stderr()),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
     # What nats-py and asyncio log themselves is for debugging; we log the same events.

@@ -10,7 +10,16 @@ from typing import Annotated
 
 import orjson
 
-from bwpool.cli.common import DONE, FAILED, CommonSettings, Flat, complain, execute
+from bwpool.cli.common import (
+    DONE,
+    FAILED,
+    Common,
+    CommonSettings,
+    Queue,
+    complain,
+    execute,
+    flat,
+)
 from bwpool.cli.setup import provide
 from bwpool.embedded import EmbeddedServer
 from bwpool.queue.contexts import Endpoint
@@ -30,9 +39,9 @@ class DevSettings:
 
 def dev(
     *,
-    settings: Annotated[DevSettings, Flat] = DevSettings(),
-    queue: Annotated[QueueSettings, Flat] = QueueSettings(),
-    common: Annotated[CommonSettings, Flat] = CommonSettings(),
+    settings: Annotated[DevSettings, flat("Options")] = DevSettings(),
+    queue: Queue = QueueSettings(),
+    common: Common = CommonSettings(),
 ) -> int:
     """Run a server with JetStream and bwpool's streams in the foreground.
 

@@ -10,7 +10,16 @@ from typing import Annotated
 import cyclopts
 import orjson
 
-from bwpool.cli.common import DONE, CommonSettings, Flat, endpoint_of, execute
+from bwpool.cli.common import (
+    DONE,
+    Common,
+    CommonSettings,
+    Queue,
+    Server,
+    endpoint_of,
+    execute,
+    flat,
+)
 from bwpool.cli.run import STORE
 from bwpool.embedded import EmbeddedServer
 from bwpool.errors import ConfigError
@@ -36,10 +45,10 @@ class FailedSettings:
 @app.command(name="list")
 def list_(
     *,
-    settings: Annotated[FailedSettings, Flat] = FailedSettings(),
-    queue: Annotated[QueueSettings, Flat] = QueueSettings(),
-    server: Annotated[ServerSettings, Flat] = ServerSettings(),
-    common: Annotated[CommonSettings, Flat] = CommonSettings(log_level="warning"),
+    settings: Annotated[FailedSettings, flat("Options")] = FailedSettings(),
+    queue: Queue = QueueSettings(),
+    server: Server = ServerSettings(),
+    common: Common = CommonSettings(),
 ) -> int:
     """List the jobs that ran out of attempts, with the reason of each.
 
@@ -58,7 +67,7 @@ def list_(
         _show(jobs, as_json=settings.json)
         return DONE
 
-    return execute(common, command)
+    return execute(common, command, log_level="warning")
 
 
 async def _open_store(stack: AsyncExitStack, store: Path) -> Endpoint:

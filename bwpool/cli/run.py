@@ -16,11 +16,17 @@ from bwpool import storage
 from bwpool.cli.common import (
     DONE,
     FAILED,
+    Common,
     CommonSettings,
-    Flat,
+    Converters,
+    Converting,
+    Queue,
+    Server,
     endpoint_of,
     execute,
+    flat,
 )
+from bwpool.cli.setup import provide
 from bwpool.deliveries import Parts
 from bwpool.embedded import EmbeddedServer
 from bwpool.errors import ConfigError
@@ -29,7 +35,8 @@ from bwpool.pool.pool import Pool
 from bwpool.pool.slot import Death
 from bwpool.queue.connection import Connection
 from bwpool.queue.contexts import Endpoint
-from bwpool.queue.topology import ensure, read_facts
+from bwpool.queue.facts import read_facts
+from bwpool.queue.topology import wanted
 from bwpool.settings import (
     ConvertSettings,
     PoolSettings,
@@ -58,13 +65,13 @@ class StartSettings:
 
 def run(
     *,
-    convert: Annotated[ConvertSettings, Flat] = ConvertSettings(),
-    pool: Annotated[PoolSettings, Flat] = PoolSettings(),
-    ending: Annotated[RunSettings, Flat] = RunSettings(),
-    start: Annotated[StartSettings, Flat] = StartSettings(),
-    queue: Annotated[QueueSettings, Flat] = QueueSettings(),
-    server: Annotated[ServerSettings, Flat] = ServerSettings(),
-    common: Annotated[CommonSettings, Flat] = CommonSettings(),
+    convert: Converting = ConvertSettings(),
+    pool: Converters = PoolSettings(),
+    ending: Annotated[RunSettings, flat("Running")] = RunSettings(),
+    start: Annotated[StartSettings, flat("Running")] = StartSettings(),
+    queue: Queue = QueueSettings(),
+    server: Server = ServerSettings(),
+    common: Common = CommonSettings(),
 ) -> int:
     """Pull jobs from the queue and convert their pictures until told to stop.
 
@@ -81,10 +88,11 @@ def run(
             endpoint = endpoint_of(server, common)
             if start.embedded:
                 store = Path(convert.out) / STORE
-                own = await stack.enter_async_context(EmbeddedServer.running(store))
-                endpoint = own.endpoint
+                own = await EmbeddedServer.start(store)
+                await stack.enter_async_context(own)
+                endpoint = Endpoint(urls=(own.url,))
             if start.embedded or start.setup:
-                await ensure(endpoint, queue)
+                await provide(endpoint, wanted(queue))
             supervisor = await stack.enter_async_context(
                 supervising(endpoint, queue, convert, pool, ending)
             )
@@ -105,14 +113,13 @@ async def supervising(
     """Open everything that a supervisor needs, converters and connection together."""
     pool = Pool(slots.procs or usable_cpus(), convert, timeout=slots.timeout, load=load)
     pool.on_death = _log_death
+    out = Path(convert.out)
     try:
         starting = asyncio.ensure_future(pool.start())
         async with await Connection.open(endpoint, name="bwpool") as connection:
             consumer = await read_facts(connection, queue)
             await starting
-            parts = Parts(
-                connection, consumer, pool, lambda: storage.probe(convert.out)
-            )
+            parts = Parts(connection, consumer, pool, lambda: storage.probe(out))
             log.info("supervisor.ready", server=str(endpoint), slots=pool.ready_slots)
             yield Supervisor(parts, ending)
     finally:
@@ -150,8 +157,8 @@ def make_out(convert: ConvertSettings) -> None:
         Path(convert.out).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"can't make {convert.out}: {error.strerror}") from None
-    storage.probe(convert.out)
-    storage.remove_stale_temporaries(convert.out)
+    storage.probe(Path(convert.out))
+    storage.remove_stale_temporaries(Path(convert.out))
 
 
 def _log_death(cause: str, death: Death) -> None:

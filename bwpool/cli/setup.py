@@ -10,16 +10,20 @@ import orjson
 from bwpool.cli.common import (
     DONE,
     DRIFTED,
+    Common,
     CommonSettings,
-    Flat,
+    Queue,
+    Server,
     complain,
     endpoint_of,
     execute,
+    flat,
 )
 from bwpool.queue import topology
 from bwpool.queue.connection import Connection
 from bwpool.queue.contexts import Endpoint
-from bwpool.queue.topology import Plan, Topology, wanted
+from bwpool.queue.drift import Plan, Topology, plan
+from bwpool.queue.topology import wanted
 from bwpool.settings import QueueSettings, ServerSettings
 
 
@@ -35,10 +39,10 @@ class SetupSettings:
 
 def setup(
     *,
-    settings: Annotated[SetupSettings, Flat] = SetupSettings(),
-    queue: Annotated[QueueSettings, Flat] = QueueSettings(),
-    server: Annotated[ServerSettings, Flat] = ServerSettings(),
-    common: Annotated[CommonSettings, Flat] = CommonSettings(),
+    settings: Annotated[SetupSettings, flat("Options")] = SetupSettings(),
+    queue: Queue = QueueSettings(),
+    server: Server = ServerSettings(),
+    common: Common = CommonSettings(),
 ) -> int:
     """Create the stream, the consumer and the failures stream, or bring them in line.
 
@@ -52,12 +56,12 @@ def setup(
         async with await Connection.open(endpoint_of(server, common)) as connection:
             desired = wanted(queue)
             current = await topology.inspect(connection, queue)
-            plan = topology.plan(current, desired)
-            _report(plan, as_json=settings.json)
+            todo = plan(current, desired)
+            _report(todo, as_json=settings.json)
             if settings.dry_run:
-                return DONE if plan.is_empty else DRIFTED
-            await topology.apply(connection, plan)
-            if plan.is_blocked:
+                return DONE if todo.is_empty else DRIFTED
+            await topology.apply(connection, todo)
+            if todo.is_blocked:
                 complain("what is marked with ! was left as it is")
                 return DRIFTED
             return DONE
@@ -69,11 +73,10 @@ async def provide(endpoint: Endpoint, desired: Topology) -> None:
     """Create what is missing, and leave alone what is there."""
     async with await Connection.open(endpoint) as connection:
         current = await topology.inspect(connection, desired.names)
-        plan = topology.plan(current, desired)
-        await topology.apply(connection, topology.creations(plan))
+        await topology.apply(connection, plan(current, desired).creations())
 
 
-def _report(plan: Plan, *, as_json: bool) -> None:
+def _report(todo: Plan, *, as_json: bool) -> None:
     if as_json:
         changes = [
             {
@@ -85,10 +88,10 @@ def _report(plan: Plan, *, as_json: bool) -> None:
                 "new": change.new,
                 "reason": change.reason,
             }
-            for change in plan.changes
+            for change in todo.changes
         ]
-        print(orjson.dumps({"changes": changes, "notes": plan.notes}).decode())
-    elif plan.is_empty:
-        print("\n".join([*plan.notes, "everything is as it should be"]))
+        print(orjson.dumps({"changes": changes, "notes": todo.notes}).decode())
+    elif todo.is_empty:
+        print("\n".join([*todo.notes, "everything is as it should be"]))
     else:
-        print(plan)
+        print(todo)

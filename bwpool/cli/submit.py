@@ -16,10 +16,13 @@ from bwpool.backfill.ledger import Ledger
 from bwpool.cli.common import (
     DONE,
     FAILED,
+    Common,
     CommonSettings,
-    Flat,
+    Queue,
+    Server,
     endpoint_of,
     execute,
+    flat,
 )
 from bwpool.errors import ConfigError, InvalidJob
 from bwpool.job import check_advisory, check_id
@@ -52,10 +55,10 @@ class SubmitSettings:
 
 def submit(
     *images: str,
-    settings: Annotated[SubmitSettings, Flat] = SubmitSettings(),
-    queue: Annotated[QueueSettings, Flat] = QueueSettings(),
-    server: Annotated[ServerSettings, Flat] = ServerSettings(),
-    common: Annotated[CommonSettings, Flat] = CommonSettings(log_level="warning"),
+    settings: Annotated[SubmitSettings, flat("Options")] = SubmitSettings(),
+    queue: Queue = QueueSettings(),
+    server: Server = ServerSettings(),
+    common: Common = CommonSettings(),
 ) -> int:
     """Put one job per image into the queue, and print where the stream stored it.
 
@@ -82,7 +85,7 @@ def submit(
             await _submit(connection, consumer, jobs, settings)
             return DONE
 
-    return execute(common, command)
+    return execute(common, command, log_level="warning")
 
 
 Job = dict[str, str | int]

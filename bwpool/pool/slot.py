@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import BinaryIO, cast
 
-from bwpool.job import Job
 from bwpool.pool.converter import Load, enlist, serve
 from bwpool.pool.page import PAGE_BYTES, Doing, Page
 from bwpool.pool.wire import Message, Order, decode_message, encode_order

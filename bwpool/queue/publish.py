@@ -51,8 +51,8 @@ async def publish(
 ) -> Stored:
     """Publish one message and return when the stream has stored it.
 
-    `max_msg_bytes` is the stream's, -1 for none. Raises InvalidJob for a message that is
-    too long, QueueError if no confirmation comes.
+    `max_msg_bytes` is the stream's, -1 for none. Raises InvalidJob for a message that
+    is too long, QueueError if no confirmation comes.
     """
     _check_size(message, max_msg_bytes)
     context = connection.client.jetstream(timeout=CONFIRM_WITHIN)

@@ -47,9 +47,9 @@ async def put_back(
 ) -> int:
     """Publish a message's job anew, with `marks` as headers; return its new sequence.
 
-    The old message is left to be acknowledged or deleted. The id is made from the old sequence, so
-    that doing this twice stores one copy; headers that would break the size limit are
-    left out. Raises QueueError while it is not known to be stored.
+    The old message is left to be acknowledged or deleted. The id is made from the old
+    sequence, so that doing this twice stores one copy; headers that would break the
+    size limit are left out. Raises QueueError while it is not known to be stored.
     """
     headers = {MSG_ID: f"rq:{message.seq}", **marks}
     for name in list(headers):
