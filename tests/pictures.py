@@ -37,7 +37,9 @@ def photo(width: int = 320, height: int = 200) -> Image.Image:
     return Image.fromarray((picture + grain).clip(0, 255).astype(np.uint8))
 
 
-def text_page(width: int = 900, height: int = 1200) -> tuple[Image.Image, Pixels]:
+def text_page(
+    width: int = 900, height: int = 1200
+) -> tuple[Image.Image, NDArray[np.bool_]]:
     """Render a page of text under uneven light; also return where the ink is."""
     truth = Image.new("L", (width, height), 255)
     draw = ImageDraw.Draw(truth)

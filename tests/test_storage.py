@@ -192,7 +192,8 @@ def test_output_is_named_by_id_and_source(
 
 
 @pytest.mark.parametrize(
-    "job_id", ["", "../x", "a//b", "/a", ".hidden", "a/.b", "x" * 190 + "é" * 24, "\ud800"]
+    "job_id",
+    ["", "../x", "a//b", "/a", ".hidden", "a/.b", "x" * 190 + "é" * 24, "\ud800"],
 )
 def test_impossible_ids_are_invalid(job_id: str) -> None:
     """An id that names no place inside the output folder is refused."""
@@ -287,9 +288,9 @@ def test_vanished_output_folder_is_unavailable(tmp_path: Path) -> None:
         pending.commit()
 
 
-def test_full_disk_is_unavailable() -> None:
+def test_full_disk_is_unavailable(tmp_path: Path) -> None:
     """A disk without room is the supervisor's trouble."""
-    output = Place(Path("/dev/shm"), "bwpool-test-full", sync=False)
+    output = Place(tmp_path, "a.png", sync=False)
     os.close(output._file)
     output._file = os.open("/dev/full", os.O_WRONLY)
     with pytest.raises(StorageUnavailable, match="space"):

@@ -12,7 +12,9 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
+from bwpool.convert.mask import SIDE, thresholds
 from bwpool.convert.plan import Page, Plan, Rows
+from bwpool.convert.sauvola import sauvola as sauvola_strips
 
 THRESHOLD = 128
 """The lowest gray that `threshold` makes white."""
@@ -49,6 +51,17 @@ def floyd_steinberg(page: Page, packed: bool) -> Iterator[Rows]:
         yield np.asarray(image.convert("L"))
 
 
+def blue_noise(page: Page, packed: bool) -> Iterator[Rows]:
+    """Cut each pixel by its own threshold, of a mask without visible structure."""
+    mask = thresholds()
+    across = np.tile(mask, -(-page.width // SIDE))[:, : page.width]
+    top = 0
+    for strip in page.strips():
+        down = np.resize(np.roll(across, -top, axis=0), strip.shape)
+        yield pack(strip > down, packed)
+        top = (top + len(strip)) % SIDE
+
+
 def threshold(page: Page, packed: bool) -> Iterator[Rows]:
     """Cut at the middle gray."""
     return _cut(page, THRESHOLD, packed)
@@ -78,6 +91,12 @@ def otsu_threshold(histogram: np.ndarray) -> int:
     return int(variance.argmax()) + 1 if variance.any() else THRESHOLD
 
 
+def sauvola(page: Page, packed: bool) -> Iterator[Rows]:
+    """Cut each pixel by the mean and contrast of its neighbourhood."""
+    for strip in sauvola_strips(page.strips()):
+        yield pack(strip > 0, packed)
+
+
 def _cut(page: Page, lowest_white: int, packed: bool) -> Iterator[Rows]:
     for strip in page.strips():
         yield pack(strip >= lowest_white, packed)
@@ -92,6 +111,8 @@ def pack(is_white: np.ndarray, packed: bool) -> Rows:
 
 METHODS: dict[str, Method] = {
     "floyd-steinberg": floyd_steinberg,
+    "blue-noise": blue_noise,
     "threshold": threshold,
     "otsu": otsu,
+    "sauvola": sauvola,
 }

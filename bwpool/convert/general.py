@@ -15,28 +15,19 @@ import numpy as np
 import pyvips
 from PIL import Image
 
+from bwpool.convert import complaints
 from bwpool.convert.colour import image_of, orientation, page
 from bwpool.convert.plan import BUFFERED_BYTES, Page, Picture
+from bwpool.convert.sniff import OTHER
+from bwpool.errors import BadImage
 from bwpool.storage import Source
 
 _STREAMING_LOADERS = ("tiffload", "pngload", "jpegload")
 
-_warnings: list[str] = []
-
-
-class _Collector(logging.Handler):
-    """Keeps what libvips warns of, which pyvips passes on as log records."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage().removeprefix("VIPS:").strip()
-        if text:
-            _warnings.append(text)
-
 
 def prepare() -> None:
     """Set up libvips in this process: nothing cached, no risky loaders, warm."""
-    logging.getLogger("pyvips").addHandler(_Collector(logging.WARNING))
-    logging.getLogger("pyvips").propagate = False
+    complaints.listen(logging.getLogger("pyvips"))
     pyvips.cache_set_max(0)
     pyvips.block_untrusted_set(True)
     Image.MAX_IMAGE_PIXELS = None  # `limits` has its own, told from the header
@@ -44,18 +35,11 @@ def prepare() -> None:
     page(lambda: image_of(warm, "srgb"))
 
 
-def take_warnings() -> list[str]:
-    """Return what libvips warned of since it was last asked."""
-    taken = list(dict.fromkeys(_warnings))
-    _warnings.clear()
-    return taken
-
-
 def inspect(source: Source, content: str) -> Picture:
     """Look at the header of whatever libvips can read."""
     data = source.read(source.size) if source.size <= BUFFERED_BYTES else None
     load = partial(_load, source, data)
-    first = load()
+    first = _open(load, content)
     loader = first.get("vips-loader").removesuffix("_buffer").removesuffix("_source")
     # What other formats call pages are the frames of an animation.
     count = first.get_n_pages() if loader == "tiffload" else 1
@@ -66,6 +50,15 @@ def inspect(source: Source, content: str) -> Picture:
         decode=partial(_decode, load, count),
         is_whole=loader not in _STREAMING_LOADERS,
     )
+
+
+def _open(load: Callable[[], pyvips.Image], content: str) -> pyvips.Image:
+    try:
+        return load()
+    except pyvips.Error as error:
+        if content == OTHER or "not in a known format" not in error.detail:
+            raise
+        raise BadImage(f"the {content} is damaged or ends too early") from error
 
 
 def _load(source: Source, data: bytes | None, **options: Any) -> pyvips.Image:

@@ -10,6 +10,7 @@ memory.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -17,7 +18,7 @@ import pyvips
 import simplejpeg
 from PIL.JpegImagePlugin import JpegImageFile
 
-from bwpool.convert import colour, general
+from bwpool.convert import colour, complaints, general
 from bwpool.convert.limits import MAX_WHOLE_PIXELS
 from bwpool.convert.plan import Page, Picture, Rows
 from bwpool.convert.profile import is_plain
@@ -27,12 +28,14 @@ ORIENTATION = 0x0112
 """The EXIF tag."""
 
 _HARMLESS = (
-    "extraneous bytes",
-    "unknown Adobe color transform",
+    "Unknown Adobe color transform",
     "unknown JFIF revision",
     "Invalid SOS parameters",
 )
 """Warnings of libjpeg after which all the pixels are still right."""
+
+_EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x(\w\w)")
+_HEADER_MARKER = re.compile(r"e.|fe|db|c[0-2]")
 
 _TURNS: dict[int, Callable[[Rows], Rows]] = {
     2: lambda rows: rows[:, ::-1],
@@ -96,10 +99,24 @@ def _samples(data: bytes, space: str) -> Rows:
     try:
         samples = simplejpeg.decode_jpeg(data, space)
     except ValueError as error:
-        if not any(warning in str(error) for warning in _HARMLESS):
+        if not _is_harmless(str(error), data):
             raise
+        complaints.hear(str(error))
         samples = simplejpeg.decode_jpeg(data, space, strict=False)
     return samples
+
+
+def _is_harmless(warning: str, data: bytes) -> bool:
+    extraneous = _EXTRANEOUS.search(warning)
+    if extraneous is None:
+        return any(words in warning for words in _HARMLESS)
+    if _HEADER_MARKER.match(extraneous[2]):
+        return True
+    # Before the end, padding is harmless; what else is left over after the last pixel
+    # shows that the decoder had lost its way.
+    end = data.rfind(b"\xff\xd9")
+    padding = data[max(end - int(extraneous[1]), 0) : end]
+    return extraneous[2] == "d9" and not padding.strip(b"\0\xff")
 
 
 def _orientation(header: JpegImageFile) -> int:

@@ -6,7 +6,7 @@ Used inside `convert` only; knows nothing of any picture library.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
@@ -72,8 +72,6 @@ class Plan:
     quality: int
     name: str
     """The output's path inside the output folder."""
-    warnings: list[str] = field(default_factory=list)
-    """What the decoder complains about as it goes."""
 
     @property
     def is_bilevel(self) -> bool:
