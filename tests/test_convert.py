@@ -255,6 +255,35 @@ def test_harmless_complaint_is_kept(tmp_path: Path) -> None:
     assert any("extraneous bytes" in warning for warning in converted.warnings)
 
 
+@pytest.mark.parametrize("stage", ["decode", "encode", "write"])
+def test_source_that_changes_is_retried(stage: str, tmp_path: Path) -> None:
+    """A source that is written to while it is read is not to be trusted."""
+    source = old(save(photo(), tmp_path / "in.jpg"))
+
+    def write_to_it(begun: str) -> None:
+        if begun == stage:
+            with source.open("ab") as file:
+                file.write(b"more")
+
+    with pytest.raises(ConversionFailed, match="changed") as caught:
+        convert(job(source), settings(tmp_path), on_stage=write_to_it)
+
+    assert caught.value.retryable
+    assert [source] == list(tmp_path.iterdir())
+
+
+def test_source_overwritten_meanwhile_is_retried(tmp_path: Path) -> None:
+    """Damage that comes from a writer at work is not the picture's fault."""
+    source = old(save(photo(), tmp_path / "in.tif"))
+
+    def cut(begun: str) -> None:
+        if begun == "inspect":
+            os.truncate(source, 1000)
+
+    with pytest.raises(ConversionFailed, match="changed"):
+        convert(job(source), settings(tmp_path), on_stage=cut)
+
+
 def png_header(width: int, height: int) -> bytes:
     """Return the start of a PNG of any size."""
     import zlib

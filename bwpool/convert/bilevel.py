@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
-from PIL import Image
 
+from bwpool.convert.dither import HAVE_KERNEL, Diffuser, floyd_steinberg
 from bwpool.convert.mask import SIDE, thresholds
 from bwpool.convert.plan import Page, Plan, Rows
 from bwpool.convert.sauvola import sauvola as sauvola_strips
@@ -41,14 +41,18 @@ def _screened(page: Page, method: Method, packed: bool) -> Page:
     return replace(page, strips=lambda: method(page, packed))
 
 
-def floyd_steinberg(page: Page, packed: bool) -> Iterator[Rows]:
+def diffuse(page: Page, packed: bool) -> Iterator[Rows]:
     """Diffuse each pixel's error to its neighbours; keeps the tone of every area."""
-    gray = np.concatenate(list(page.strips()))
-    image = Image.fromarray(gray).convert("1")
-    if packed:
-        yield np.frombuffer(image.tobytes(), np.uint8).reshape(page.height, -1)
-    else:
-        yield np.asarray(image.convert("L"))
+    if not HAVE_KERNEL:  # Pillow can't be fed in strips, and the rest is far slower
+        gray = np.concatenate(list(page.strips()))
+        yield _rows(
+            floyd_steinberg(gray.data, *gray.shape[::-1], packed=packed), len(gray)
+        )
+        return
+    diffuser = Diffuser(page.width, packed=packed)
+    for strip in page.strips():
+        # In place: fresh memory costs as much as the diffusion itself.
+        yield _rows(diffuser.feed(strip.data, len(strip), out=strip.data), len(strip))
 
 
 def blue_noise(page: Page, packed: bool) -> Iterator[Rows]:
@@ -60,6 +64,10 @@ def blue_noise(page: Page, packed: bool) -> Iterator[Rows]:
         down = np.resize(np.roll(across, -top, axis=0), strip.shape)
         yield pack(strip > down, packed)
         top = (top + len(strip)) % SIDE
+
+
+def _rows(data: memoryview | bytearray, count: int) -> Rows:
+    return np.frombuffer(data, np.uint8).reshape(count, -1)
 
 
 def threshold(page: Page, packed: bool) -> Iterator[Rows]:
@@ -110,7 +118,7 @@ def pack(is_white: np.ndarray, packed: bool) -> Rows:
 
 
 METHODS: dict[str, Method] = {
-    "floyd-steinberg": floyd_steinberg,
+    "floyd-steinberg": diffuse,
     "blue-noise": blue_noise,
     "threshold": threshold,
     "otsu": otsu,

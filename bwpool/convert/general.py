@@ -7,7 +7,7 @@ memory. Called while a source is inspected.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,9 +17,11 @@ from PIL import Image
 
 from bwpool.convert import complaints
 from bwpool.convert.colour import image_of, orientation, page
+from bwpool.convert.directories import full_pages
 from bwpool.convert.plan import BUFFERED_BYTES, Page, Picture
 from bwpool.convert.sniff import OTHER
 from bwpool.errors import BadImage
+from bwpool.settings import ConvertSettings
 from bwpool.storage import Source
 
 _STREAMING_LOADERS = ("tiffload", "pngload", "jpegload")
@@ -35,19 +37,22 @@ def prepare() -> None:
     page(lambda: image_of(warm, "srgb"))
 
 
-def inspect(source: Source, content: str) -> Picture:
+def inspect(source: Source, content: str, settings: ConvertSettings) -> Picture:
     """Look at the header of whatever libvips can read."""
     data = source.read(source.size) if source.size <= BUFFERED_BYTES else None
     load = partial(_load, source, data)
     first = _open(load, content)
     loader = first.get("vips-loader").removesuffix("_buffer").removesuffix("_source")
-    # What other formats call pages are the frames of an animation.
-    count = first.get_n_pages() if loader == "tiffload" else 1
-    others = (load(page=number) for number in range(1, count))
+    if loader == "tiffload":
+        numbers = full_pages(source, settings.max_pages)
+        loads = [partial(load, page=number) for number in numbers]
+        sizes = tuple(_size(load()) for load in loads)
+    else:  # what other formats call pages are the frames of an animation
+        loads, sizes = [load], (_size(first),)
     return Picture(
         content=content,
-        sizes=tuple((image.width, image.height) for image in (first, *others)),
-        decode=partial(_decode, load, count),
+        sizes=sizes,
+        decode=lambda: map(_page, loads),
         is_whole=loader not in _STREAMING_LOADERS,
     )
 
@@ -69,9 +74,11 @@ def _load(source: Source, data: bytes | None, **options: Any) -> pyvips.Image:
     return pyvips.Image.new_from_source(stream, "", **options)
 
 
-def _decode(load: Callable[..., pyvips.Image], pages: int) -> Iterator[Page]:
-    for number in range(pages):
-        options: dict[str, Any] = {"page": number} if pages > 1 else {}
-        if orientation(load(**options)) != 1:
-            options["access"] = "random"  # rows are wanted in another order
-        yield page(partial(load, **options))
+def _size(image: pyvips.Image) -> tuple[int, int]:
+    return image.width, image.height
+
+
+def _page(load: Callable[..., pyvips.Image]) -> Page:
+    if orientation(load()) != 1:
+        load = partial(load, access="random")  # rows are wanted in another order
+    return page(load)

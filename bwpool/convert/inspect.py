@@ -18,7 +18,7 @@ from bwpool.job import Job
 from bwpool.settings import ConvertSettings
 from bwpool.storage import CONTENT_FORMATS, Source, format_of_name, output_name
 
-_READERS: dict[str, Callable[[Source, str], Picture]] = {
+_READERS: dict[str, Callable[[Source, str, ConvertSettings], Picture]] = {
     "jpg": jpeg.inspect,
     "bmp": pillow.inspect,
     "jp2": pillow.inspect,
@@ -33,7 +33,7 @@ def plan(job: Job, settings: ConvertSettings, source: Source) -> Plan:
     if source.size == 0:
         raise BadImage("the file is empty")
     content = sniff(source.read(HEAD_BYTES))
-    picture = _READERS.get(content, general.inspect)(source, content)
+    picture = _READERS.get(content, general.inspect)(source, content, settings)
     check_picture(picture, settings)
     asked = job.format or settings.format
     format = _output_format(asked, source, picture)

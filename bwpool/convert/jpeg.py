@@ -22,10 +22,14 @@ from bwpool.convert import colour, complaints, general
 from bwpool.convert.limits import MAX_WHOLE_PIXELS
 from bwpool.convert.plan import Page, Picture, Rows
 from bwpool.convert.profile import is_plain
+from bwpool.settings import ConvertSettings
 from bwpool.storage import Source
 
 ORIENTATION = 0x0112
 """The EXIF tag."""
+
+_MAX_BYTES = 2**29
+"""Of a file that is read into memory at once."""
 
 _HARMLESS = (
     "Unknown Adobe color transform",
@@ -49,17 +53,19 @@ _TURNS: dict[int, Callable[[Rows], Rows]] = {
 """How to set a picture upright that is stored with an EXIF orientation."""
 
 
-def inspect(source: Source, content: str) -> Picture:
+def inspect(source: Source, content: str, settings: ConvertSettings) -> Picture:
     """Look at a JPEG's header."""
+    if source.size > _MAX_BYTES:
+        return general.inspect(source, content, settings)
     data = source.read(source.size)
     try:
         header = JpegImageFile(io.BytesIO(data))
     except SyntaxError:  # not eight bits, or damaged: the general reader will tell
-        return general.inspect(source, content)
+        return general.inspect(source, content, settings)
     width, height = header.size
     is_progressive = "progressive" in header.info
     if width * height > MAX_WHOLE_PIXELS and not is_progressive:
-        return general.inspect(source, content)
+        return general.inspect(source, content, settings)
     return Picture(
         content=content,
         sizes=(header.size,),
@@ -77,7 +83,8 @@ def _decode(header: JpegImageFile, data: bytes) -> Iterator[Page]:
             dpi = dpi and dpi[::-1]
         yield Page(width, height, dpi, lambda: iter((gray,)))
     else:
-        yield colour.page(lambda: _coloured(header, data), dpi)
+        image = _coloured(header, data)
+        yield colour.page(lambda: image, dpi)
 
 
 def _coloured(header: JpegImageFile, data: bytes) -> pyvips.Image:

@@ -38,7 +38,8 @@ class Page:
     dpi: Dpi
     strips: Callable[[], Iterator[Rows]]
     """Reads the page from top to bottom, an ordinary one in one piece, a huge one in
-    strips; can be called again."""
+    strips. Can be called again until somebody writes to a strip, as its last reader
+    may."""
 
 
 @dataclass(frozen=True, slots=True)
