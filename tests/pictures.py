@@ -7,6 +7,7 @@ the files that they are stored in: one for each readable format.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ def photo(width: int = 320, height: int = 200) -> Image.Image:
     return Image.fromarray((picture + grain).clip(0, 255).astype(np.uint8))
 
 
-def text_page(width: int = 900, height: int = 1200) -> tuple[Image.Image, Pixels]:
+def text_page(
+    width: int = 900, height: int = 1200
+) -> tuple[Image.Image, NDArray[np.bool_]]:
     """Render a page of text under uneven light; also return where the ink is."""
     truth = Image.new("L", (width, height), 255)
     draw = ImageDraw.Draw(truth)
@@ -82,6 +85,13 @@ def _tiled(path: Path) -> Path:
     return path
 
 
+def _heic(path: Path) -> Path:
+    from pillow_heif import from_pillow
+
+    from_pillow(photo()).save(path, quality=95)
+    return path
+
+
 def _palette(path: Path) -> Path:
     return save(photo().quantize(256), path)
 
@@ -111,6 +121,9 @@ READABLE: dict[str, Callable[[Path], Path]] = {
     "picture.jp2": lambda path: save(photo(), path),
 }
 """How to make a file of each readable kind, all of the same picture, by its name."""
+
+if find_spec("pillow_heif"):
+    READABLE["picture.heic"] = _heic
 
 BAD_TONE = {"cmyk.jpg"}
 """Those whose colours go through a profile, so that their gray is only near."""

@@ -288,9 +288,9 @@ def test_vanished_output_folder_is_unavailable(tmp_path: Path) -> None:
         pending.commit()
 
 
-def test_full_disk_is_unavailable() -> None:
+def test_full_disk_is_unavailable(tmp_path: Path) -> None:
     """A disk without room is the supervisor's trouble."""
-    output = Place(Path("/dev/shm"), "bwpool-test-full", sync=False)
+    output = Place(tmp_path, "a.png", sync=False)
     os.close(output._file)
     output._file = os.open("/dev/full", os.O_WRONLY)
     with pytest.raises(StorageUnavailable, match="space"):

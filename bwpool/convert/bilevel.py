@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
-from PIL import Image
 
+from bwpool.convert.dither import HAVE_KERNEL, Diffuser, floyd_steinberg
+from bwpool.convert.mask import SIDE, thresholds
 from bwpool.convert.plan import Page, Plan, Rows
+from bwpool.convert.sauvola import sauvola as sauvola_strips
 
 THRESHOLD = 128
 """The lowest gray that `threshold` makes white."""
@@ -39,14 +41,33 @@ def _screened(page: Page, method: Method, packed: bool) -> Page:
     return replace(page, strips=lambda: method(page, packed))
 
 
-def floyd_steinberg(page: Page, packed: bool) -> Iterator[Rows]:
+def diffuse(page: Page, packed: bool) -> Iterator[Rows]:
     """Diffuse each pixel's error to its neighbours; keeps the tone of every area."""
-    gray = np.concatenate(list(page.strips()))
-    image = Image.fromarray(gray).convert("1")
-    if packed:
-        yield np.frombuffer(image.tobytes(), np.uint8).reshape(page.height, -1)
-    else:
-        yield np.asarray(image.convert("L"))
+    if not HAVE_KERNEL:  # Pillow can't be fed in strips, and the rest is far slower
+        gray = np.concatenate(list(page.strips()))
+        yield _rows(
+            floyd_steinberg(gray.data, *gray.shape[::-1], packed=packed), len(gray)
+        )
+        return
+    diffuser = Diffuser(page.width, packed=packed)
+    for strip in page.strips():
+        # In place: fresh memory costs as much as the diffusion itself.
+        yield _rows(diffuser.feed(strip.data, len(strip), out=strip.data), len(strip))
+
+
+def blue_noise(page: Page, packed: bool) -> Iterator[Rows]:
+    """Cut each pixel by its own threshold, of a mask without visible structure."""
+    mask = thresholds()
+    across = np.tile(mask, -(-page.width // SIDE))[:, : page.width]
+    top = 0
+    for strip in page.strips():
+        down = np.resize(np.roll(across, -top, axis=0), strip.shape)
+        yield pack(strip > down, packed)
+        top = (top + len(strip)) % SIDE
+
+
+def _rows(data: memoryview | bytearray, count: int) -> Rows:
+    return np.frombuffer(data, np.uint8).reshape(count, -1)
 
 
 def threshold(page: Page, packed: bool) -> Iterator[Rows]:
@@ -78,6 +99,12 @@ def otsu_threshold(histogram: np.ndarray) -> int:
     return int(variance.argmax()) + 1 if variance.any() else THRESHOLD
 
 
+def sauvola(page: Page, packed: bool) -> Iterator[Rows]:
+    """Cut each pixel by the mean and contrast of its neighbourhood."""
+    for strip in sauvola_strips(page.strips()):
+        yield pack(strip > 0, packed)
+
+
 def _cut(page: Page, lowest_white: int, packed: bool) -> Iterator[Rows]:
     for strip in page.strips():
         yield pack(strip >= lowest_white, packed)
@@ -91,7 +118,9 @@ def pack(is_white: np.ndarray, packed: bool) -> Rows:
 
 
 METHODS: dict[str, Method] = {
-    "floyd-steinberg": floyd_steinberg,
+    "floyd-steinberg": diffuse,
+    "blue-noise": blue_noise,
     "threshold": threshold,
     "otsu": otsu,
+    "sauvola": sauvola,
 }

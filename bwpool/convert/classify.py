@@ -26,6 +26,9 @@ _MEMORY = ("out of memory", "cannot allocate", "unable to allocate")
 _TRUNCATION = (
     "premature end",  # libjpeg, in libvips' words and its own
     "truncated",  # Pillow, libspng, libwebp
+    "ends too early",
+    "unable to parse image",  # libwebp
+    "broken data stream",  # Pillow, of JPEG 2000
     "end of file",
     "end of stream",
     "unexpected end",

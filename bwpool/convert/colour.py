@@ -7,6 +7,7 @@ readers, for whatever isn't gray already.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pyvips
@@ -18,7 +19,9 @@ from bwpool.convert.profile import is_plain
 STREAMED_PIXELS = 2**26
 """Pages of more pixels than this pass through in strips."""
 
-_STRIP_ROWS = 256
+_STRIP_PIXELS = 2**21
+_MIN_ROWS, _MAX_ROWS = 16, 256
+"""Of a strip: enough for the diffusion, few enough for the processor's cache."""
 _MM_PER_INCH = 25.4
 _PROFILE = "icc-profile-data"
 _ORIENTATION = "orientation"
@@ -105,15 +108,16 @@ def _assemble(image: pyvips.Image) -> Rows:
 
 def _gray_strips(image: pyvips.Image) -> Iterator[Rows]:
     region = pyvips.Region.new(image)
-    for top in range(0, image.height, _STRIP_ROWS):
-        rows = min(_STRIP_ROWS, image.height - top)
+    step = max(_MIN_ROWS, min(_STRIP_PIXELS // image.width, _MAX_ROWS))
+    for top in range(0, image.height, step):
+        rows = min(step, image.height - top)
         pixels = region.fetch(0, top, image.width, rows)
         yield _luma(pixels, image.width, rows, image.bands)
 
 
-def _luma(pixels: bytes, width: int, rows: int, bands: int) -> Rows:
+def _luma(pixels: Any, width: int, rows: int, bands: int) -> Rows:
     """Take the Rec. 601 luma of sRGB pixels, in integers, as Pillow and JPEG do."""
-    if bands == 3:
-        rgb = Image.frombuffer("RGB", (width, rows), pixels, "raw", "RGB", 0, 1)
-        pixels = rgb.convert("L").tobytes()
-    return np.frombuffer(pixels, np.uint8).reshape(rows, width)
+    if bands == 1:
+        return np.frombuffer(pixels, np.uint8).reshape(rows, width)
+    rgb = Image.frombuffer("RGB", (width, rows), pixels, "raw", "RGB", 0, 1)
+    return np.array(rgb.convert("L"))

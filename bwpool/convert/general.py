@@ -7,7 +7,7 @@ memory. Called while a source is inspected.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,28 +15,21 @@ import numpy as np
 import pyvips
 from PIL import Image
 
+from bwpool.convert import complaints
 from bwpool.convert.colour import image_of, orientation, page
+from bwpool.convert.directories import full_pages
 from bwpool.convert.plan import BUFFERED_BYTES, Page, Picture
+from bwpool.convert.sniff import OTHER
+from bwpool.errors import BadImage
+from bwpool.settings import ConvertSettings
 from bwpool.storage import Source
 
 _STREAMING_LOADERS = ("tiffload", "pngload", "jpegload")
 
-_warnings: list[str] = []
-
-
-class _Collector(logging.Handler):
-    """Keeps what libvips warns of, which pyvips passes on as log records."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage().removeprefix("VIPS:").strip()
-        if text:
-            _warnings.append(text)
-
 
 def prepare() -> None:
     """Set up libvips in this process: nothing cached, no risky loaders, warm."""
-    logging.getLogger("pyvips").addHandler(_Collector(logging.WARNING))
-    logging.getLogger("pyvips").propagate = False
+    complaints.listen(logging.getLogger("pyvips"))
     pyvips.cache_set_max(0)
     pyvips.block_untrusted_set(True)
     Image.MAX_IMAGE_PIXELS = None  # `limits` has its own, told from the header
@@ -44,28 +37,33 @@ def prepare() -> None:
     page(lambda: image_of(warm, "srgb"))
 
 
-def take_warnings() -> list[str]:
-    """Return what libvips warned of since it was last asked."""
-    taken = list(dict.fromkeys(_warnings))
-    _warnings.clear()
-    return taken
-
-
-def inspect(source: Source, content: str) -> Picture:
+def inspect(source: Source, content: str, settings: ConvertSettings) -> Picture:
     """Look at the header of whatever libvips can read."""
     data = source.read(source.size) if source.size <= BUFFERED_BYTES else None
     load = partial(_load, source, data)
-    first = load()
+    first = _open(load, content)
     loader = first.get("vips-loader").removesuffix("_buffer").removesuffix("_source")
-    # What other formats call pages are the frames of an animation.
-    count = first.get_n_pages() if loader == "tiffload" else 1
-    others = (load(page=number) for number in range(1, count))
+    if loader == "tiffload":
+        numbers = full_pages(source, settings.max_pages)
+        loads = [partial(load, page=number) for number in numbers]
+        sizes = tuple(_size(load()) for load in loads)
+    else:  # what other formats call pages are the frames of an animation
+        loads, sizes = [load], (_size(first),)
     return Picture(
         content=content,
-        sizes=tuple((image.width, image.height) for image in (first, *others)),
-        decode=partial(_decode, load, count),
+        sizes=sizes,
+        decode=lambda: map(_page, loads),
         is_whole=loader not in _STREAMING_LOADERS,
     )
+
+
+def _open(load: Callable[[], pyvips.Image], content: str) -> pyvips.Image:
+    try:
+        return load()
+    except pyvips.Error as error:
+        if content == OTHER or "not in a known format" not in error.detail:
+            raise
+        raise BadImage(f"the {content} is damaged or ends too early") from error
 
 
 def _load(source: Source, data: bytes | None, **options: Any) -> pyvips.Image:
@@ -76,9 +74,11 @@ def _load(source: Source, data: bytes | None, **options: Any) -> pyvips.Image:
     return pyvips.Image.new_from_source(stream, "", **options)
 
 
-def _decode(load: Callable[..., pyvips.Image], pages: int) -> Iterator[Page]:
-    for number in range(pages):
-        options: dict[str, Any] = {"page": number} if pages > 1 else {}
-        if orientation(load(**options)) != 1:
-            options["access"] = "random"  # rows are wanted in another order
-        yield page(partial(load, **options))
+def _size(image: pyvips.Image) -> tuple[int, int]:
+    return image.width, image.height
+
+
+def _page(load: Callable[..., pyvips.Image]) -> Page:
+    if orientation(load()) != 1:
+        load = partial(load, access="random")  # rows are wanted in another order
+    return page(load)

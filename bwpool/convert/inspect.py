@@ -12,14 +12,13 @@ from pathlib import Path
 from bwpool.convert import general, jpeg, pillow
 from bwpool.convert.limits import check_bytes, check_picture
 from bwpool.convert.plan import Page, Picture, Plan
+from bwpool.convert.sniff import HEAD_BYTES, sniff
 from bwpool.errors import BadImage, InvalidJob, SourceRefused
 from bwpool.job import Job
 from bwpool.settings import ConvertSettings
 from bwpool.storage import CONTENT_FORMATS, Source, format_of_name, output_name
 
-_HEAD_BYTES = 64
-
-_READERS: dict[str, Callable[[Source, str], Picture]] = {
+_READERS: dict[str, Callable[[Source, str, ConvertSettings], Picture]] = {
     "jpg": jpeg.inspect,
     "bmp": pillow.inspect,
     "jp2": pillow.inspect,
@@ -27,27 +26,14 @@ _READERS: dict[str, Callable[[Source, str], Picture]] = {
 }
 """All other formats, and those that nobody has heard of, are left to libvips."""
 
-_MAGIC = (
-    (b"\xff\xd8\xff", "jpg"),
-    (b"\x89PNG\r\n\x1a\n", "png"),
-    (b"II*\0", "tiff"),
-    (b"MM\0*", "tiff"),
-    (b"II+\0", "tiff"),
-    (b"MM\0+", "tiff"),
-    (b"BM", "bmp"),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", "jp2"),
-    (b"\xff\x4f\xff\x51", "jp2"),
-)
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
-
 
 def plan(job: Job, settings: ConvertSettings, source: Source) -> Plan:
     """Settle everything about a conversion, or raise what forbids it."""
     check_bytes(source.size, settings)
     if source.size == 0:
         raise BadImage("the file is empty")
-    content = sniff(source.read(_HEAD_BYTES))
-    picture = _READERS.get(content, general.inspect)(source, content)
+    content = sniff(source.read(HEAD_BYTES))
+    picture = _READERS.get(content, general.inspect)(source, content, settings)
     check_picture(picture, settings)
     asked = job.format or settings.format
     format = _output_format(asked, source, picture)
@@ -72,21 +58,6 @@ def plan(job: Job, settings: ConvertSettings, source: Source) -> Plan:
 def decode(_: Plan, picture: Picture) -> Iterator[Page]:
     """Decode the picture to gray pages, each when it is asked for."""
     return picture.decode()
-
-
-def sniff(head: bytes) -> str:
-    """Name the format that a file's first bytes announce; "other" if none we know."""
-    for magic, content in _MAGIC:
-        if head.startswith(magic):
-            return content
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "webp"
-    if head[4:8] == b"ftyp":
-        brands = head[8 : min(int.from_bytes(head[:4]), _HEAD_BYTES)]
-        # AVIF shares HEIF's generic brands.
-        if b"avi" not in brands and any(brand in brands for brand in _HEIF_BRANDS):
-            return "heic"
-    return "other"
 
 
 def _output_format(asked: str, source: Source, picture: Picture) -> str:

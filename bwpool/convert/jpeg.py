@@ -10,6 +10,7 @@ memory.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -17,22 +18,28 @@ import pyvips
 import simplejpeg
 from PIL.JpegImagePlugin import JpegImageFile
 
-from bwpool.convert import colour, general
+from bwpool.convert import colour, complaints, general
 from bwpool.convert.limits import MAX_WHOLE_PIXELS
 from bwpool.convert.plan import Page, Picture, Rows
 from bwpool.convert.profile import is_plain
+from bwpool.settings import ConvertSettings
 from bwpool.storage import Source
 
 ORIENTATION = 0x0112
 """The EXIF tag."""
 
+_MAX_BYTES = 2**29
+"""Of a file that is read into memory at once."""
+
 _HARMLESS = (
-    "extraneous bytes",
-    "unknown Adobe color transform",
+    "Unknown Adobe color transform",
     "unknown JFIF revision",
     "Invalid SOS parameters",
 )
 """Warnings of libjpeg after which all the pixels are still right."""
+
+_EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x(\w\w)")
+_HEADER_MARKER = re.compile(r"e.|fe|db|c[0-2]")
 
 _TURNS: dict[int, Callable[[Rows], Rows]] = {
     2: lambda rows: rows[:, ::-1],
@@ -46,17 +53,19 @@ _TURNS: dict[int, Callable[[Rows], Rows]] = {
 """How to set a picture upright that is stored with an EXIF orientation."""
 
 
-def inspect(source: Source, content: str) -> Picture:
+def inspect(source: Source, content: str, settings: ConvertSettings) -> Picture:
     """Look at a JPEG's header."""
+    if source.size > _MAX_BYTES:
+        return general.inspect(source, content, settings)
     data = source.read(source.size)
     try:
         header = JpegImageFile(io.BytesIO(data))
     except SyntaxError:  # not eight bits, or damaged: the general reader will tell
-        return general.inspect(source, content)
+        return general.inspect(source, content, settings)
     width, height = header.size
     is_progressive = "progressive" in header.info
     if width * height > MAX_WHOLE_PIXELS and not is_progressive:
-        return general.inspect(source, content)
+        return general.inspect(source, content, settings)
     return Picture(
         content=content,
         sizes=(header.size,),
@@ -74,7 +83,8 @@ def _decode(header: JpegImageFile, data: bytes) -> Iterator[Page]:
             dpi = dpi and dpi[::-1]
         yield Page(width, height, dpi, lambda: iter((gray,)))
     else:
-        yield colour.page(lambda: _coloured(header, data), dpi)
+        image = _coloured(header, data)
+        yield colour.page(lambda: image, dpi)
 
 
 def _coloured(header: JpegImageFile, data: bytes) -> pyvips.Image:
@@ -96,10 +106,24 @@ def _samples(data: bytes, space: str) -> Rows:
     try:
         samples = simplejpeg.decode_jpeg(data, space)
     except ValueError as error:
-        if not any(warning in str(error) for warning in _HARMLESS):
+        if not _is_harmless(str(error), data):
             raise
+        complaints.hear(str(error))
         samples = simplejpeg.decode_jpeg(data, space, strict=False)
     return samples
+
+
+def _is_harmless(warning: str, data: bytes) -> bool:
+    extraneous = _EXTRANEOUS.search(warning)
+    if extraneous is None:
+        return any(words in warning for words in _HARMLESS)
+    if _HEADER_MARKER.match(extraneous[2]):
+        return True
+    # Before the end, padding is harmless; what else is left over after the last pixel
+    # shows that the decoder had lost its way.
+    end = data.rfind(b"\xff\xd9")
+    padding = data[max(end - int(extraneous[1]), 0) : end]
+    return extraneous[2] == "d9" and not padding.strip(b"\0\xff")
 
 
 def _orientation(header: JpegImageFile) -> int:

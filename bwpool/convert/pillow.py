@@ -14,6 +14,7 @@ from PIL import Image
 from bwpool.convert import colour
 from bwpool.convert.plan import BUFFERED_BYTES, Page, Picture
 from bwpool.errors import BadImage
+from bwpool.settings import ConvertSettings
 from bwpool.storage import Source
 
 _FORMATS = {"bmp": ("BMP", "DIB"), "jp2": ("JPEG2000",), "heic": ("HEIF",)}
@@ -28,7 +29,7 @@ _SPACES = {
 """What libvips calls Pillow's modes; the others are converted to one of these."""
 
 
-def inspect(source: Source, content: str) -> Picture:
+def inspect(source: Source, content: str, _: ConvertSettings) -> Picture:
     """Look at the header of a BMP, JPEG 2000 or HEIC file."""
     if content == "heic":
         _register_heif()

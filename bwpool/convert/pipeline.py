@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bwpool.convert import bilevel, encode, general, inspect
+from bwpool.convert import bilevel, complaints, encode, general, inspect
 from bwpool.convert.classify import classify, is_truncation
 from bwpool.convert.plan import Plan, Stages
 from bwpool.errors import BadImage, ConversionFailed, JobError
@@ -65,7 +65,7 @@ def convert(
 def _convert(
     job: Job, settings: ConvertSettings, source: Source, stages: Stages
 ) -> tuple[Converted, Pending]:
-    general.take_warnings()  # those of whatever came before
+    complaints.take()  # what came before is no longer of interest
     stages.enter("inspect")
     plan = inspect.plan(job, settings, source)
     value: Any = plan.picture
@@ -83,7 +83,7 @@ def _convert(
             bytes_out=pending.size,
             pixels=plan.picture.pixels,
             stages=stages.seconds,
-            warnings=(*plan.warnings, *general.take_warnings()),
+            warnings=complaints.take(),
         ),
         pending,
     )

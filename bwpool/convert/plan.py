@@ -6,7 +6,7 @@ Used inside `convert` only; knows nothing of any picture library.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
@@ -38,7 +38,8 @@ class Page:
     dpi: Dpi
     strips: Callable[[], Iterator[Rows]]
     """Reads the page from top to bottom, an ordinary one in one piece, a huge one in
-    strips; can be called again."""
+    strips. Can be called again until somebody writes to a strip, as its last reader
+    may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,6 @@ class Plan:
     quality: int
     name: str
     """The output's path inside the output folder."""
-    warnings: list[str] = field(default_factory=list)
-    """What the decoder complains about as it goes."""
 
     @property
     def is_bilevel(self) -> bool:

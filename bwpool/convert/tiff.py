@@ -73,6 +73,7 @@ def _g4(strip: Rows, width: int) -> bytes:
     image = Image.frombuffer("1", (width, len(strip)), ~strip, "raw", "1", 0, 1)
     buffer = io.BytesIO()
     image.save(buffer, "TIFF", compression="group4", strip_size=_WHOLE_STRIP)
+    buffer.seek(0)
     with TiffImageFile(buffer) as written:
         (offset,) = written.tag_v2[STRIPOFFSETS]
         (length,) = written.tag_v2[STRIPBYTECOUNTS]

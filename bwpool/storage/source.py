@@ -64,15 +64,11 @@ class Source:
         """Its bytes when it was opened."""
         return self.status.st_size
 
-    @property
-    def descriptor_path(self) -> str:
-        """A name for the opened file itself, whatever its own name means by now."""
-        return f"/dev/fd/{self.descriptor}"
-
-    def read(self, size: int) -> bytes:
-        """Return its first `size` bytes; fewer if it has become shorter."""
+    def read(self, size: int, at: int = 0) -> bytes:
+        """Return `size` bytes from the offset `at`; fewer where it ends before."""
+        size = min(size, self.size - at)
         try:
-            return os.pread(self.descriptor, size, 0)
+            return os.pread(self.descriptor, size, at) if size > 0 else b""
         except OSError as error:
             raise _source_error(self.path, error) from error
 
