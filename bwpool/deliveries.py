@@ -106,9 +106,11 @@ class Deliveries:
     # ── The way of a delivery that goes well ─────────────────────────────────────
 
     def receive(self, lease: Lease) -> None:
-        """Take a delivery. Six cases, the first that holds: held here already; done
-        here already; we are leaving; known to be hopeless; a last delivery that
-        crashes alone may have brought about; a job to be done.
+        """Take a delivery.
+
+        Six cases, the first that holds: held here already; done here already; we are
+        leaving; known to be hopeless; a last delivery that crashes alone may have
+        brought about; a job to be done.
         """
         key = lease.key
         if (held := self._held.get(key)) is not None:
@@ -248,15 +250,17 @@ class Deliveries:
     # ── When a delivery is not the job's failure ─────────────────────────────────
 
     def _may_be_innocent(self, lease: Lease) -> bool:
-        """Whether this is a last delivery whose earlier ones may all have been lost
-        to crashes of supervisors; that must be asked, but no more than once a job.
+        """Whether crashes of supervisors may have brought this last delivery about.
+
+        That must be asked, but no more than once a job.
         """
         last = is_last(lease.attempt, self._consumer.max_deliver)
         return last and lease.attempt > 1 and not lease.is_rescued
 
     async def _spare(self, lease: Lease) -> None:
-        """Convert a job at its last delivery if it ever failed by itself; else put it
-        back as new, lest the next crash kills it.
+        """Convert a job at its last delivery if it ever failed by itself.
+
+        Else put it back as new, lest the next crash kills it.
         """
         has_failed = await self._insist(
             lambda: failures.has_record(self._connection, self._consumer, lease)
@@ -305,7 +309,7 @@ class Deliveries:
                 await asyncio.to_thread(self._probe)
                 break
             except StorageUnavailable as error:
-                log.error("storage.unavailable", reason=error.reason)
+                log.error("storage.unavailable", reason=error.reason)  # noqa: TRY400
         log.info("storage.available")
         self.is_stalled = False
         stalled, self._stalled = self._stalled, []

@@ -97,7 +97,7 @@ def test_bilevel_formats_store_bits(format: str, mode: str, tmp_path: Path) -> N
     with Image.open(converted.output) as image:
         assert mode == image.mode
         if format == "tiff":
-            assert "group4" == image.info["compression"]
+            assert image.info["compression"] == "group4"
 
 
 def test_floyd_steinberg_is_pillows(tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ def test_vanished_output_folder_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(StorageUnavailable) as caught:
         convert(job(source), settings(tmp_path / "gone"))
 
-    assert "write" == caught.value.stage
+    assert caught.value.stage == "write"
 
 
 def test_too_wide_for_the_format(tmp_path: Path) -> None:

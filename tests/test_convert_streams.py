@@ -114,7 +114,7 @@ def test_pages_become_pages(tmp_path: Path) -> None:
     assert converted.pixels == sum(image.width * image.height for image in images)
     with Image.open(converted.output) as result:
         for page, image in zip(ImageSequence.Iterator(result), images, strict=True):
-            assert "group4" == page.info["compression"]
+            assert page.info["compression"] == "group4"
             assert page.info["dpi"] == pytest.approx((300, 300))
             expected = np.asarray(image.convert("L").convert("1"))
             assert np.array_equal(expected, np.asarray(page))
@@ -179,4 +179,4 @@ def test_pyramid_is_one_picture(bigtiff: bool, tmp_path: Path) -> None:
     converted, pending = convert(job(path, format="png"), settings(tmp_path))
     pending.commit()
 
-    assert (400, 640) == stored(converted.output).shape
+    assert stored(converted.output).shape == (400, 640)
