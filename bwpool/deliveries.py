@@ -93,7 +93,7 @@ class Deliveries:
         """Completed; their acks wait for confirmation."""
         self._acked: dict[tuple[int, int], None] = {}
         """Out of the queue, the latest `MAX_REMEMBERED`."""
-        self._spent: dict[tuple[int, int], JobError] = {}
+        self._spent: dict[tuple[int, int], tuple[Job | None, Report]] = {}
         """Incurable; their deliveries are being used up."""
         self._stalled: list[tuple[Lease, Job]] = []
         """Waiting for our storage to come back."""
@@ -121,8 +121,8 @@ class Deliveries:
             self._outbox.ack(lease)
         elif self.is_leaving:
             self._hand_back(lease)
-        elif (error := self._spent.get(key)) is not None:
-            self._settle(lease, None, Report(error, 0.0))
+        elif (spent := self._spent.get(key)) is not None:
+            self._settle(lease, *spent)
         elif self._may_be_innocent(lease):
             self._background.start(self._spare(lease))
         else:
@@ -224,9 +224,9 @@ class Deliveries:
             case Retried(_, delay):
                 self.tally.retried += 1
                 self._outbox.nak(lease, delay)
-            case Spent(error):
+            case Spent():
                 # The next deliveries come at once, and to whoever pulls.
-                self._spent[lease.key] = error
+                self._spent[lease.key] = (settlement.job, report)
                 self._outbox.nak(lease)
             case Failed():
                 self.tally.failed += 1

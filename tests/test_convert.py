@@ -21,8 +21,8 @@ from bwpool.errors import (
 )
 from bwpool.job import FORMATS, METHODS, Converted, Job
 from bwpool.settings import Amount, ConvertSettings
-from tests import pictures
-from tests.pictures import job, luma, photo, save, settings, stored
+import pictures
+from pictures import job, luma, photo, save, settings, stored
 
 
 @pytest.fixture(scope="session", autouse=True)

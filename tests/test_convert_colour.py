@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from bwpool.convert import convert, prepare
 from bwpool.convert.profile import is_plain
 from bwpool.settings import ConvertSettings
-from tests.pictures import Pixels, job, luma, photo, save, settings, stored
+from pictures import Pixels, job, luma, photo, save, settings, stored
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,8 +14,8 @@ from bwpool.convert import colour, convert, prepare, sauvola
 from bwpool.errors import InvalidJob, LimitExceeded
 from bwpool.job import METHODS
 from bwpool.settings import ConvertSettings
-from tests import pictures
-from tests.pictures import job, luma, photo, save, settings, stored
+import pictures
+from pictures import job, luma, photo, save, settings, stored
 
 FORMATS = ("jpg", "png", "tiff", "webp")
 
