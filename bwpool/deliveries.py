@@ -95,6 +95,8 @@ class Deliveries:
         """Out of the queue, the latest `MAX_REMEMBERED`."""
         self._spent: dict[tuple[int, int], tuple[Job | None, Report]] = {}
         """Incurable; their deliveries are being used up."""
+        self._failed_before: set[tuple[int, int]] = set()
+        """Failed here at an earlier delivery, not settled since."""
         self._stalled: list[tuple[Lease, Job]] = []
         """Waiting for our storage to come back."""
         self._empty = asyncio.Event()
@@ -185,6 +187,7 @@ class Deliveries:
         self._acked[lease.key] = None
         if len(self._acked) > MAX_REMEMBERED:
             del self._acked[next(iter(self._acked))]
+        self._failed_before.discard(lease.key)
         settlement = self._done.pop(lease.key, None)
         if settlement is not None and isinstance(settlement.verdict, Completed):
             self._count(settlement.verdict.converted)
@@ -219,10 +222,12 @@ class Deliveries:
             kind=record.kind,
             reason=record.reason,
         )
-        await self._insist(lambda: failures.store(self._connection, record))
+        if self._consumer.has_failures:
+            await self._insist(lambda: failures.store(self._connection, record))
         match verdict:
             case Retried(_, delay):
                 self.tally.retried += 1
+                self._failed_before.add(lease.key)
                 self._outbox.nak(lease, delay)
             case Spent():
                 # The next deliveries come at once, and to whoever pulls.
@@ -231,6 +236,7 @@ class Deliveries:
             case Failed():
                 self.tally.failed += 1
                 self._spent.pop(lease.key, None)
+                self._failed_before.discard(lease.key)
                 self._outbox.nak(lease)
             case Terminated():
                 self.tally.failed += 1
@@ -255,7 +261,8 @@ class Deliveries:
         That must be asked, but no more than once a job.
         """
         last = is_last(lease.attempt, self._consumer.max_deliver)
-        return last and lease.attempt > 1 and not lease.is_rescued
+        is_suspect = last and lease.attempt > 1 and not lease.is_rescued
+        return is_suspect and lease.key not in self._failed_before
 
     async def _spare(self, lease: Lease) -> None:
         """Convert a job at its last delivery if it ever failed by itself.
@@ -263,7 +270,13 @@ class Deliveries:
         Else put it back as new, lest the next crash kills it.
         """
         has_failed = await self._insist(
-            lambda: failures.has_record(self._connection, self._consumer, lease)
+            lambda: failures.has_record(
+                self._connection,
+                self._consumer.stream,
+                self._consumer.name,
+                lease.seq,
+                lease.attempt,
+            )
         )
         if has_failed and not self.is_leaving:
             self._begin(lease)

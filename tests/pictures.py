@@ -136,7 +136,7 @@ def job(path: Path, job_id: str = "output", **asked: Any) -> Job:
 
 def settings(out: Path, **given: Any) -> ConvertSettings:
     """Make settings with `out`, unsynced, to be quick."""
-    return ConvertSettings(out=str(out), **{"sync": False, **given})
+    return ConvertSettings(out=str(out), **{"no_sync": True, **given})
 
 
 def stored(path: str | Path) -> Pixels:

@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pictures
 import pytest
+from pictures import job, luma, photo, save, settings, stored
 from PIL import Image
 
 from bwpool.convert import convert, prepare
@@ -21,8 +23,6 @@ from bwpool.errors import (
 )
 from bwpool.job import FORMATS, METHODS, Converted, Job
 from bwpool.settings import Amount, ConvertSettings
-import pictures
-from pictures import job, luma, photo, save, settings, stored
 
 
 @pytest.fixture(scope="session", autouse=True)

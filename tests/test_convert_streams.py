@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pictures
 import pytest
 import pyvips
+from pictures import job, luma, photo, save, settings, stored
 from PIL import Image, ImageSequence
 
 from bwpool.convert import colour, convert, prepare, sauvola
 from bwpool.errors import InvalidJob, LimitExceeded
 from bwpool.job import METHODS
 from bwpool.settings import ConvertSettings
-import pictures
-from pictures import job, luma, photo, save, settings, stored
 
 FORMATS = ("jpg", "png", "tiff", "webp")
 

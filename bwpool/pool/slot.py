@@ -41,17 +41,17 @@ class Death:
     """The last it said there."""
 
     @property
-    def signal(self) -> str | None:
-        """The name of the signal that killed it."""
+    def signal(self) -> int | None:
+        """The number of the signal that killed it."""
         if self.exitcode is None or self.exitcode >= 0:
             return None
-        try:
-            return signal.Signals(-self.exitcode).name
-        except ValueError:
-            return f"signal {-self.exitcode}"
+        return -self.exitcode
 
     def __str__(self) -> str:
-        how = self.signal or f"exit code {self.exitcode}"
+        how = f"exit code {self.exitcode}"
+        if self.signal is not None:
+            how = signal.strsignal(self.signal) or f"signal {self.signal}"
+            how = f"signal {self.signal} ({how})"
         where = f" in stage {self.doing.stage}" if self.doing.stage else ""
         return f"converter {self.pid} died by {how}{where}"
 
