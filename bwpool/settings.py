@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 Method = Literal[
     "floyd-steinberg", "blue-noise", "threshold", "otsu", "sauvola", "gray"
@@ -25,7 +25,8 @@ _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 class Amount(int):
     """A number of bytes or pixels that can be written `2e9`, `64M` or `1.5GiB`."""
 
-    def __new__(cls, value: str | int) -> Amount:
+    def __new__(cls, value: str | int) -> Self:
+        """Read an amount; ValueError if it is none."""
         if isinstance(value, int):
             return super().__new__(cls, value)
         match = _AMOUNT.fullmatch(value.strip())
@@ -34,6 +35,10 @@ class Amount(int):
         number, unit, binary = match.groups()
         base = 1024 if binary else 1000
         return super().__new__(cls, float(number) * base ** _POWER[unit.lower()])
+
+
+MAX_PIXELS = Amount(2_000_000_000)
+MAX_BYTES = Amount(4_000_000_000)
 
 
 def usable_cpus() -> int:
@@ -112,26 +117,37 @@ class ConvertSettings:
     """JPEG and WebP quality, 1 to 100, for jobs that name none."""
     source_root: tuple[Path, ...] = ()
     """A folder that sources may lie in; repeatable. None given: any."""
-    max_pixels: Amount = Amount(2_000_000_000)
+    max_pixels: Amount = MAX_PIXELS
     """Refuse sources of more pixels, all pages together."""
-    max_bytes: Amount = Amount(4_000_000_000)
+    max_bytes: Amount = MAX_BYTES
     """Refuse sources of more bytes."""
     max_pages: int = 10_000
     """Refuse sources of more pages."""
     max_memory: Amount | None = None
     """A converter's memory ceiling, in bytes."""
-    sync: bool = True
-    """Wait until an output is on the disk before its job is acknowledged."""
+    no_sync: bool = False
+    """Acknowledge a job before its output is surely on the disk."""
+
+    @property
+    def sync(self) -> bool:
+        """Whether an output must be durable before its job is acknowledged."""
+        return not self.no_sync
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSettings:
+    """How many converters there are, and how long each may take."""
+
+    procs: int | None = None
+    """How many converters; as many as CPUs may be used if not given."""
+    timeout: float = 30.0
+    """Seconds after which a conversion is killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """How a supervisor behaves."""
+    """How a supervisor ends."""
 
-    procs: int | None = None
-    """How many converters; all the CPUs this process may use if not given."""
-    timeout: float = 30.0
-    """Seconds after which a conversion is killed."""
     drain_timeout: float = 25.0
     """Seconds that conversions under way get to finish after a signal."""
     burst: bool = False

@@ -245,7 +245,7 @@ async def test_dead_without_a_record_is_of_unknown_kind(connection, queue) -> No
 
     async with asyncio.timeout(5):
         # The advisory is stored a moment after the death.
-        while not (rows := await listed(connection, queue)):  # noqa: ASYNC110
+        while not (rows := await listed(connection, queue)):
             await asyncio.sleep(0.01)
 
     assert [(row.seq, row.kind, row.attempts, row.id) for row in rows] == [

@@ -27,7 +27,7 @@ from bwpool.queue.topology import (
     FAILURES_STREAM,
     apply,
     inspect,
-    read_limits,
+    read_facts,
     wanted,
 )
 from bwpool.settings import QueueSettings
@@ -322,7 +322,7 @@ async def test_limits_are_read_from_what_exists(connection, names) -> None:
     await setup(connection, names)
     await make_consumer(connection, names, ack_wait=2 * SECOND, max_deliver=-1)
 
-    facts = await read_limits(connection, names)
+    facts = await read_facts(connection, names)
 
     assert (facts.ack_wait, facts.max_deliver, facts.max_ack_pending) == (2.0, -1, 1000)
     assert facts.filter_subjects == (names.subject,)
@@ -337,18 +337,18 @@ async def test_backoff_of_the_server_shortens_the_ack_wait(connection, names) ->
     await setup(connection, names)
     await make_consumer(connection, names, backoff=[3 * SECOND, 9 * SECOND])
 
-    assert (await read_limits(connection, names)).ack_wait == 3.0
+    assert (await read_facts(connection, names)).ack_wait == 3.0
 
 
 async def test_missing_topology_says_how_to_get_it(connection, names) -> None:
     """Without stream or consumer, the command that makes them is named."""
     with pytest.raises(QueueError, match=r"no stream .*: run bwpool setup, or add"):
-        await read_limits(connection, names)
+        await read_facts(connection, names)
 
     await connection.api(f"STREAM.CREATE.{names.stream}", wanted(names).stream)
 
     with pytest.raises(QueueError, match=r"no consumer .*: run bwpool setup, or add"):
-        await read_limits(connection, names)
+        await read_facts(connection, names)
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ async def test_unfit_consumers_are_refused(connection, names, fields, message) -
     await make_consumer(connection, names, **fields)
 
     with pytest.raises(QueueError, match=message):
-        await read_limits(connection, names)
+        await read_facts(connection, names)
 
 
 async def test_server_without_jetstream_says_so(

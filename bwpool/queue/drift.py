@@ -136,6 +136,11 @@ class Plan:
         """Whether something can't be brought in line."""
         return any(change.action == "blocked" for change in self.changes)
 
+    def creations(self) -> Plan:
+        """Return the part of the plan that only creates what is missing."""
+        new = tuple(change for change in self.changes if change.action == "create")
+        return replace(self, changes=new)
+
     def __str__(self) -> str:
         """Show one change a line, notes last."""
         notes = (f"note: {note}" for note in self.notes)

@@ -22,6 +22,11 @@ _SETUP = "run bwpool setup, or add --setup"
 class ConsumerFacts:
     """What a supervisor has to respect, whoever configured it."""
 
+    stream: str
+    name: str
+    """The consumer's."""
+    subject: str
+    """The subject that jobs are sent to."""
     ack_wait: float
     """Seconds until an unacknowledged message is delivered again."""
     max_deliver: int
@@ -42,7 +47,7 @@ class ConsumerFacts:
     """Whether the failures stream exists."""
 
 
-async def read_limits(connection: Connection, names: QueueSettings) -> ConsumerFacts:
+async def read_facts(connection: Connection, names: QueueSettings) -> ConsumerFacts:
     """Read what rules the queue.
 
     Raises QueueError where the stream or the consumer is missing, or the consumer is
@@ -59,6 +64,9 @@ async def read_limits(connection: Connection, names: QueueSettings) -> ConsumerF
     config = consumer["config"]
     _check_kind(names, config)
     return ConsumerFacts(
+        stream=names.stream,
+        name=names.consumer,
+        subject=names.subject,
         # A server-side backoff replaces ack_wait, delivery by delivery.
         ack_wait=min(config.get("backoff") or [config["ack_wait"]]) / 1e9,
         max_deliver=config.get("max_deliver") or -1,
@@ -70,6 +78,41 @@ async def read_limits(connection: Connection, names: QueueSettings) -> ConsumerF
         stream_created=stream["created"],
         has_failures=await stream_info(connection, FAILURES_STREAM) is not None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much there is in a queue, for all its supervisors together."""
+
+    waiting: int
+    """Messages that were never delivered, or are to be delivered again."""
+    in_flight: int
+    """Deliveries that are not settled yet, delayed ones included."""
+    pulls: int
+    """Pulls that wait for messages."""
+    delivered: int
+    """The highest stream sequence ever delivered."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits and nothing is out."""
+        return self.waiting == 0 and self.in_flight == 0
+
+
+async def read_depth(connection: Connection, consumer: ConsumerFacts) -> Depth:
+    """Ask how much there is; raises QueueError, also where the consumer is gone."""
+    info = await connection.api(f"CONSUMER.INFO.{consumer.stream}.{consumer.name}")
+    return Depth(
+        waiting=info["num_pending"],
+        in_flight=info["num_ack_pending"],
+        pulls=info["num_waiting"],
+        delivered=info["delivered"]["stream_seq"],
+    )
+
+
+def records_subject(consumer: ConsumerFacts) -> str:
+    """Return the subject of all failure records of a consumer."""
+    return f"bwpool.failures.{consumer.stream}.{consumer.name}.*"
 
 
 async def count_dead(connection: Connection, names: QueueSettings) -> int:

@@ -17,9 +17,9 @@ import orjson
 from bwpool.errors import QueueError
 from bwpool.queue.connection import Connection, NoResponders
 from bwpool.queue.drift import FAILURES_STREAM
-from bwpool.queue.facts import consumer_info, read_limits
+from bwpool.queue.facts import consumer_info, read_facts
+from bwpool.queue.messages import StoredMessage, get_message, messages_on
 from bwpool.queue.records import ConverterEnd, FailureRecord, write_fitting
-from bwpool.queue.stored import StoredMessage, get_message, messages_on
 from bwpool.settings import QueueSettings
 
 __all__ = [
@@ -103,15 +103,15 @@ async def list_failed(
     so, if the server's advisory was captured, or if nothing at all is under way.
     Raises QueueError.
     """
-    limits = await read_limits(connection, names)
+    facts = await read_facts(connection, names)
     consumer = await consumer_info(connection, names)
     if consumer is None:
         raise QueueError(f"the consumer {names.consumer} has just been deleted")
     # Where deliveries are unlimited, they can't be used up.
-    is_idle = limits.max_deliver > 0 and consumer["num_ack_pending"] == 0
-    coroner = _Coroner(connection, names, limits.max_deliver, is_idle=is_idle)
+    is_idle = facts.max_deliver > 0 and consumer["num_ack_pending"] == 0
+    coroner = _Coroner(connection, names, facts.max_deliver, is_idle=is_idle)
     delivered: int = consumer["delivered"]["stream_seq"]
-    for subject in limits.filter_subjects or (">",):
+    for subject in facts.filter_subjects or (">",):
         batch: list[StoredMessage] = []
         async for message in messages_on(connection, names.stream, subject, delivered):
             batch.append(message)

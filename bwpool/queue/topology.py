@@ -31,7 +31,7 @@ from bwpool.queue.facts import (
     ConsumerFacts,
     consumer_info,
     count_dead,
-    read_limits,
+    read_facts,
     stream_info,
 )
 from bwpool.settings import QueueSettings
@@ -46,7 +46,7 @@ __all__ = [
     "apply",
     "inspect",
     "plan",
-    "read_limits",
+    "read_facts",
     "wanted",
 ]
 

@@ -1,0 +1,74 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+import sys
+
+import cyclopts
+
+import bwpool
+from bwpool.cli import options
+from bwpool.cli.backfill import backfill
+from bwpool.cli.common import MISUSED, complain
+from bwpool.cli.dev import dev
+from bwpool.cli.failed import app as failed
+from bwpool.cli.run import run
+from bwpool.cli.setup import setup
+from bwpool.cli.submit import submit
+from bwpool.errors import ConfigError
+
+
+def make_app() -> cyclopts.App:
+    """Put the commands together; without a command it is `run`."""
+    app = cyclopts.App(
+        name="bwpool",
+        help="Turn pictures into black and white, in bulk, from a JetStream queue.",
+        version=bwpool.__version__,
+        default_parameter=cyclopts.Parameter(
+            negative=(),
+            show_default=_shown_default,
+            show_env_var=False,  # one sentence at the end says it for all
+        ),
+        help_epilogue=(
+            "Every option can also be set as `BWPOOL_<OPTION>`, or in a TOML file that "
+            "`--config` names."
+        ),
+        result_action="return_value",
+    )
+    app.default(run)
+    for command in (run, setup, submit, backfill, failed, dev):
+        app.command(command)
+    return app
+
+
+def _shown_default(value: object) -> str | None:
+    """Say what holds where an option is not given, if that is worth a word."""
+    return str(value) if value and value is not True else None
+
+
+def known_options(app: cyclopts.App) -> frozenset[str]:
+    """Collect the options of all commands, by the names they have in a file."""
+    names: set[str] = set()
+    for name in app:
+        if name.startswith("-"):
+            continue
+        command = app[name]
+        if command.default_command is None:
+            names |= known_options(command)
+        else:
+            for argument in command.assemble_argument_collection():
+                names.add(argument.name.lstrip("-").replace("-", "_"))
+    return frozenset(names)
+
+
+def run_command_line() -> None:
+    """Run the command that the process was called with, and exit."""
+    argv = sys.argv[1:]
+    app = make_app()
+    try:
+        app.config = options.sources(options.config_path(argv), known_options(app))
+        code = app(argv)
+    except ConfigError as error:
+        complain(error)
+        code = MISUSED
+    sys.exit(code)

@@ -1,0 +1,146 @@
+"""What all commands share: logging, exit codes, and how an error reaches a person."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import structlog
+import uvloop
+from cyclopts import Group, Parameter
+
+from bwpool.cli.options import server_in_file
+from bwpool.errors import BwpoolError, ConfigError
+from bwpool.queue.contexts import Endpoint, resolve
+from bwpool.settings import (
+    ConvertSettings,
+    PoolSettings,
+    QueueSettings,
+    ServerSettings,
+)
+
+_GROUPS = (
+    "Options",
+    "Conversion",
+    "Converters",
+    "Running",
+    "Queue",
+    "Server",
+    "General",
+)
+
+
+def flat(group: str) -> Parameter:
+    """Make each field of a settings class an option of its own, shown in `group`."""
+    return Parameter(name="*", group=Group(group, sort_key=_GROUPS.index(group)))
+
+
+Converting = Annotated[ConvertSettings, flat("Conversion")]
+Converters = Annotated[PoolSettings, flat("Converters")]
+Queue = Annotated[QueueSettings, flat("Queue")]
+Server = Annotated[ServerSettings, flat("Server")]
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+DONE, FAILED, MISUSED, DRIFTED = 0, 1, 2, 3
+"""The exit codes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommonSettings:
+    """What every command can be told."""
+
+    log_level: LogLevel | None = None
+    """How much to tell on stderr; `info` for what runs on and on, else `warning`."""
+    log_format: Literal["text", "json"] = "text"
+    """How to write it: for people, or one JSON object a line."""
+    config: Path | None = None
+    """A TOML file with options, named as here without the dashes in front."""
+
+
+Common = Annotated[CommonSettings, flat("General")]
+
+
+def execute(
+    common: CommonSettings,
+    command: Callable[[], Coroutine[Any, Any, int]],
+    *,
+    log_level: LogLevel = "info",
+) -> int:
+    """Run a command's coroutine and return its exit code, errors explained.
+
+    `log_level` counts where nobody asked for another.
+    """
+    configure_logging(common, log_level)
+    try:
+        return uvloop.run(command())
+    except ConfigError as error:
+        complain(error)
+        return MISUSED
+    except BwpoolError as error:
+        complain(error)
+        return FAILED
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return FAILED
+
+
+def complain(problem: object) -> None:
+    """Say on stderr, in one line, what is wrong."""
+    print(f"bwpool: {problem}", file=sys.stderr)
+
+
+def endpoint_of(server: ServerSettings, common: CommonSettings) -> Endpoint:
+    """Decide where to connect; there is always a default."""
+    endpoint = resolve(server, config=server_in_file(common.config))
+    assert endpoint is not None
+    return endpoint
+
+
+def explicit_endpoint(
+    server: ServerSettings, common: CommonSettings
+) -> Endpoint | None:
+    """Decide where to connect if anybody said so; a selected context does not count."""
+    config = server_in_file(common.config)
+    return resolve(server, config=config, explicit_only=True)
+
+
+class _Stderr:
+    """Whatever stderr is at the moment: a progress bar puts itself in between."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def configure_logging(common: CommonSettings, default: LogLevel = "info") -> None:
+    """Send events to stderr, at the level and in the format asked for."""
+    level = logging.getLevelNamesMapping()[(common.log_level or default).upper()]
+    renderer: structlog.typing.Processor
+    if common.log_format == "json":
+        renderer = structlog.processors.JSONRenderer()
+    else:
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), pad_event_to=22
+        )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info
+            if common.log_format == "json"
+            else structlog.processors.StackInfoRenderer(),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(_Stderr()),  # type: ignore[arg-type]
+        cache_logger_on_first_use=True,
+    )
+    # What nats-py and asyncio log themselves is for debugging; we log the same events.
+    logging.basicConfig(level=logging.DEBUG if level < logging.INFO else logging.ERROR)

@@ -1,0 +1,172 @@
+"""`bwpool run`: the supervisor in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+
+from bwpool import storage
+from bwpool.cli.common import (
+    DONE,
+    FAILED,
+    Common,
+    CommonSettings,
+    Converters,
+    Converting,
+    Queue,
+    Server,
+    endpoint_of,
+    execute,
+    flat,
+)
+from bwpool.cli.setup import provide
+from bwpool.deliveries import Parts
+from bwpool.embedded import EmbeddedServer
+from bwpool.errors import ConfigError
+from bwpool.pool.converter import Load, load_conversion
+from bwpool.pool.pool import Pool
+from bwpool.pool.slot import Death
+from bwpool.queue.connection import Connection
+from bwpool.queue.contexts import Endpoint
+from bwpool.queue.facts import read_facts
+from bwpool.queue.topology import wanted
+from bwpool.settings import (
+    ConvertSettings,
+    PoolSettings,
+    QueueSettings,
+    RunSettings,
+    ServerSettings,
+    usable_cpus,
+)
+from bwpool.supervisor import Supervisor
+
+STORE = ".bwpool"
+"""The folder in OUT that an embedded server keeps its messages in."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartSettings:
+    """What to provide before the supervisor starts."""
+
+    setup: bool = False
+    """Create the stream and the consumer first if they are missing."""
+    embedded: bool = False
+    """Start a server of our own first, which keeps its messages in OUT/.bwpool."""
+
+
+def run(
+    *,
+    convert: Converting = ConvertSettings(),
+    pool: Converters = PoolSettings(),
+    ending: Annotated[RunSettings, flat("Running")] = RunSettings(),
+    start: Annotated[StartSettings, flat("Running")] = StartSettings(),
+    queue: Queue = QueueSettings(),
+    server: Server = ServerSettings(),
+    common: Common = CommonSettings(),
+) -> int:
+    """Pull jobs from the queue and convert their pictures until told to stop.
+
+    Example: `bwpool run --server localhost:4222 --out /data/bw --procs 16`
+
+    SIGTERM or Ctrl-C drains: what is being converted is finished, the rest is handed
+    back. A second one stops at once. More machines means more of these on the same
+    consumer.
+    """
+
+    async def command() -> int:
+        make_out(convert)
+        async with contextlib.AsyncExitStack() as stack:
+            endpoint = endpoint_of(server, common)
+            if start.embedded:
+                store = Path(convert.out) / STORE
+                own = await EmbeddedServer.start(store)
+                await stack.enter_async_context(own)
+                endpoint = Endpoint(urls=(own.url,))
+            if start.embedded or start.setup:
+                await provide(endpoint, wanted(queue))
+            supervisor = await stack.enter_async_context(
+                supervising(endpoint, queue, convert, pool, ending)
+            )
+            return await until_stopped(supervisor, is_burst=ending.burst)
+
+    return execute(common, command)
+
+
+@contextlib.asynccontextmanager
+async def supervising(
+    endpoint: Endpoint,
+    queue: QueueSettings,
+    convert: ConvertSettings,
+    slots: PoolSettings,
+    ending: RunSettings,
+    load: Load = load_conversion,
+) -> AsyncIterator[Supervisor]:
+    """Open everything that a supervisor needs, converters and connection together."""
+    pool = Pool(slots.procs or usable_cpus(), convert, timeout=slots.timeout, load=load)
+    pool.on_death = _log_death
+    out = Path(convert.out)
+    try:
+        starting = asyncio.ensure_future(pool.start())
+        async with await Connection.open(endpoint, name="bwpool") as connection:
+            consumer = await read_facts(connection, queue)
+            await starting
+            parts = Parts(connection, consumer, pool, lambda: storage.probe(out))
+            log.info("supervisor.ready", server=str(endpoint), slots=pool.ready_slots)
+            yield Supervisor(parts, ending)
+    finally:
+        await pool.close()
+
+
+async def until_stopped(supervisor: Supervisor, *, is_burst: bool) -> int:
+    """Run under the signals that end it, and return the exit code."""
+    was_interrupted = False
+
+    def interrupt() -> None:
+        nonlocal was_interrupted
+        was_interrupted = True
+        supervisor.stop()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
+    is_orderly = await supervisor.run()
+    if not is_orderly:
+        return FAILED
+    if is_burst and (was_interrupted or supervisor.deliveries.tally.failed):
+        return FAILED
+    return DONE
+
+
+def make_out(convert: ConvertSettings) -> None:
+    """See that outputs can be stored before anything is started.
+
+    Raises ConfigError.
+    """
+    if not convert.out:
+        raise ConfigError("no output folder: name one with --out DIR, or set OUTDIR")
+    try:
+        Path(convert.out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"can't make {convert.out}: {error.strerror}") from None
+    storage.probe(Path(convert.out))
+    storage.remove_stale_temporaries(Path(convert.out))
+
+
+def _log_death(cause: str, death: Death) -> None:
+    if cause != "stop":
+        log.warning(
+            "converter.crashed" if cause == "crash" else "converter.overdue",
+            pid=death.pid,
+            exitcode=death.exitcode,
+            signal=death.signal,
+            stage=death.doing.stage,
+        )

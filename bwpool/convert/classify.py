@@ -1,0 +1,71 @@
+"""Tells a broken picture from a trouble of ours, by what the libraries say.
+
+The one place that knows their messages. Called at the pipeline's boundary.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import pyvips
+
+from bwpool.errors import BadImage, ConversionFailed, JobError, LimitExceeded
+
+_READING = ("inspect", "decode")
+_DECODERS = (
+    pyvips.Error,
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    struct.error,
+)
+"""What libvips, Pillow and simplejpeg raise about a source that they can't read."""
+_MEMORY = ("out of memory", "cannot allocate", "unable to allocate")
+_TRUNCATION = (
+    "premature end",  # libjpeg, in libvips' words and its own
+    "truncated",  # Pillow, libspng, libwebp
+    "ends too early",
+    "unable to parse image",  # libwebp
+    "broken data stream",  # Pillow, of JPEG 2000
+    "end of file",
+    "end of stream",
+    "unexpected end",
+    "out of data",
+    "not enough data",
+    "read error",  # libtiff, libspng
+    "read gave",
+    "is empty",
+)
+
+
+def classify(error: Exception, stage: str) -> JobError:
+    """Name the job error that `error`, raised in `stage`, amounts to."""
+    if isinstance(error, JobError):
+        return error
+    reason = _reason(error)
+    lowered = reason.lower()
+    if isinstance(error, MemoryError) or any(word in lowered for word in _MEMORY):
+        return LimitExceeded(f"needs more memory than a converter may use: {reason}")
+    if stage in _READING and _is_decoders(error):
+        return BadImage(reason)
+    return ConversionFailed(f"{type(error).__name__}: {reason}")
+
+
+def is_truncation(reason: str) -> bool:
+    """Whether a decoder's complaint is that the file ends too early."""
+    lowered = reason.lower()
+    return any(words in lowered for words in _TRUNCATION)
+
+
+def _is_decoders(error: Exception) -> bool:
+    # An error number comes from the system: a failing disk, too many open files.
+    return isinstance(error, _DECODERS) and getattr(error, "errno", None) is None
+
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, pyvips.Error):
+        return str(error) or type(error).__name__
+    lines = dict.fromkeys(line.strip() for line in error.detail.splitlines())
+    return "; ".join(filter(None, lines)) or error.message

@@ -1,0 +1,92 @@
+"""From rows to the bytes of a file, and to the file.
+
+The last two steps of the pipeline. PNG and TIFF are written strip by strip, JPEG and
+WebP from a whole page.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from bwpool.convert import png, tiff
+from bwpool.convert.plan import Chunk, Page, Plan, Rows
+from bwpool.errors import InvalidJob
+from bwpool.storage import Pending, Place
+
+_MAX_SIDE = {"jpg": 65500, "webp": 16383}
+"""What a picture of these formats can measure."""
+
+
+def encode(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
+    """Encode the pages as the format that was settled on."""
+    return ENCODERS[plan.format](plan, pages)
+
+
+def write(plan: Plan, chunks: Iterator[Chunk]) -> Pending:
+    """Write an encoded output to its temporary file."""
+    first = next(chunks)  # what can't be decoded leaves no trace
+    place = Place(Path(plan.settings.out), plan.name, sync=plan.settings.sync)
+    try:
+        for chunk in chain((first,), chunks):
+            place.write(chunk.data, chunk.at)
+    except BaseException:
+        place.discard()
+        raise
+    return place.finish()
+
+
+def _jpeg(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
+    page = next(pages)
+    _check_side(plan.format, page)
+    data = simplejpeg.encode_jpeg(_whole(page)[..., None], plan.quality, "GRAY", "Gray")
+    yield Chunk(data)
+    if page.dpi:
+        yield Chunk(_density(page.dpi), _DENSITY_AT)
+
+
+_DENSITY_AT = 13
+"""Where JFIF's unit and densities are, in a file that starts with a JFIF header."""
+
+
+def _density(dpi: tuple[float, float]) -> bytes:
+    return bytes([1]) + b"".join(min(round(d), 65535).to_bytes(2) for d in dpi)
+
+
+def _webp(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
+    page = next(pages)
+    _check_side(plan.format, page)
+    image = Image.fromarray(_whole(page))
+    buffer = io.BytesIO()
+    if plan.is_bilevel:
+        image.save(buffer, "WEBP", lossless=True, method=0, quality=0)
+    else:
+        image.save(buffer, "WEBP", quality=plan.quality, method=2)
+    yield Chunk(buffer.getvalue())
+
+
+def _check_side(format: str, page: Page) -> None:
+    if max(page.width, page.height) > _MAX_SIDE[format]:
+        raise InvalidJob(
+            f"{page.width}×{page.height} pixels don't fit into {format}, which holds "
+            f"{_MAX_SIDE[format]} a side: ask for png or tiff"
+        )
+
+
+def _whole(page: Page) -> Rows:
+    strips = list(page.strips())
+    return strips[0] if len(strips) == 1 else np.concatenate(strips)
+
+
+ENCODERS: dict[str, Callable[[Plan, Iterator[Page]], Iterator[Chunk]]] = {
+    "jpg": _jpeg,
+    "png": png.encode,
+    "tiff": tiff.encode,
+    "webp": _webp,
+}

@@ -1,0 +1,135 @@
+"""Reads JPEGs by libjpeg-turbo directly, and only their luma where that is enough.
+
+A JPEG stores luma as a component of its own: taking it as it is skips chroma, colour
+conversion and the way back to gray. simplejpeg is used since it reports damage that
+libjpeg itself only warns of, and Pillow and libvips let pass as gray filler. What is
+left to the general reader: JPEGs of more than eight bits, and those too large for
+memory.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pyvips
+import simplejpeg
+from PIL.JpegImagePlugin import JpegImageFile
+
+from bwpool.convert import colour, complaints, general
+from bwpool.convert.limits import MAX_WHOLE_PIXELS
+from bwpool.convert.plan import Page, Picture, Rows
+from bwpool.convert.profile import is_plain
+from bwpool.settings import ConvertSettings
+from bwpool.storage import Source
+
+ORIENTATION = 0x0112
+"""The EXIF tag."""
+
+_MAX_BYTES = 2**29
+"""Of a file that is read into memory at once."""
+
+_HARMLESS = (
+    "Unknown Adobe color transform",
+    "unknown JFIF revision",
+    "Invalid SOS parameters",
+)
+"""Warnings of libjpeg after which all the pixels are still right."""
+
+_EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x(\w\w)")
+_HEADER_MARKER = re.compile(r"e.|fe|db|c[0-2]")
+
+_TURNS: dict[int, Callable[[Rows], Rows]] = {
+    2: lambda rows: rows[:, ::-1],
+    3: lambda rows: rows[::-1, ::-1],
+    4: lambda rows: rows[::-1],
+    5: lambda rows: rows.T,
+    6: lambda rows: rows[::-1].T,
+    7: lambda rows: rows[::-1, ::-1].T,
+    8: lambda rows: rows.T[::-1],
+}
+"""How to set a picture upright that is stored with an EXIF orientation."""
+
+
+def inspect(source: Source, content: str, settings: ConvertSettings) -> Picture:
+    """Look at a JPEG's header."""
+    if source.size > _MAX_BYTES:
+        return general.inspect(source, content, settings)
+    data = source.read(source.size)
+    try:
+        header = JpegImageFile(io.BytesIO(data))
+    except SyntaxError:  # not eight bits, or damaged: the general reader will tell
+        return general.inspect(source, content, settings)
+    width, height = header.size
+    is_progressive = "progressive" in header.info
+    if width * height > MAX_WHOLE_PIXELS and not is_progressive:
+        return general.inspect(source, content, settings)
+    return Picture(
+        content=content,
+        sizes=(header.size,),
+        decode=lambda: _decode(header, data),
+        is_whole=is_progressive,
+    )
+
+
+def _decode(header: JpegImageFile, data: bytes) -> Iterator[Page]:
+    dpi = colour.usable_dpi(header.info.get("dpi"))
+    if header.layers != 4 and is_plain(header.info.get("icc_profile")):
+        gray = _upright(_samples(data, "GRAY")[..., 0], _orientation(header))
+        height, width = gray.shape
+        if gray.shape != header.size[::-1]:
+            dpi = dpi and dpi[::-1]
+        yield Page(width, height, dpi, lambda: iter((gray,)))
+    else:
+        image = _coloured(header, data)
+        yield colour.page(lambda: image, dpi)
+
+
+def _coloured(header: JpegImageFile, data: bytes) -> pyvips.Image:
+    """Decode to an image that still has its colours, profile and orientation."""
+    if header.layers == 4:
+        samples, space = _samples(data, "CMYK"), "cmyk"
+        if "adobe" in header.info:  # Adobe stores how much paper shows, not ink
+            samples = ~samples
+    else:
+        samples, space = _samples(data, "RGB"), "srgb"
+    return colour.image_of(
+        samples, space, header.info.get("icc_profile"), _orientation(header)
+    )
+
+
+def _samples(data: bytes, space: str) -> Rows:
+    """Decode to an array of height, width and components."""
+    samples: Rows
+    try:
+        samples = simplejpeg.decode_jpeg(data, space)
+    except ValueError as error:
+        if not _is_harmless(str(error), data):
+            raise
+        complaints.hear(str(error))
+        samples = simplejpeg.decode_jpeg(data, space, strict=False)
+    return samples
+
+
+def _is_harmless(warning: str, data: bytes) -> bool:
+    extraneous = _EXTRANEOUS.search(warning)
+    if extraneous is None:
+        return any(words in warning for words in _HARMLESS)
+    if _HEADER_MARKER.match(extraneous[2]):
+        return True
+    # Before the end, padding is harmless; what else is left over after the last pixel
+    # shows that the decoder had lost its way.
+    end = data.rfind(b"\xff\xd9")
+    padding = data[max(end - int(extraneous[1]), 0) : end]
+    return extraneous[2] == "d9" and not padding.strip(b"\0\xff")
+
+
+def _orientation(header: JpegImageFile) -> int:
+    return header.getexif().get(ORIENTATION, 1) if "exif" in header.info else 1
+
+
+def _upright(gray: Rows, orientation: int) -> Rows:
+    turn = _TURNS.get(orientation)
+    return gray if turn is None else np.ascontiguousarray(turn(gray))

@@ -1,0 +1,344 @@
+"""The life of a job, from its delivery to its settlement.
+
+    receive → begin → (pool) → report → settle → (outbox) → acked
+
+Owns which leases are held here and what becomes of each. Called by the supervisor,
+which runs the puller, the pool and the outbox around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import orjson
+import structlog
+
+from bwpool.background import Background, pauses
+from bwpool.errors import JobError, QueueError, StorageUnavailable
+from bwpool.job import Converted, Job, parse_job
+from bwpool.policy import (
+    Completed,
+    Failed,
+    Retried,
+    Spent,
+    Stalled,
+    Terminated,
+    is_last,
+    judge,
+)
+from bwpool.pool.pool import Pool, Report
+from bwpool.queue import failures
+from bwpool.queue.connection import Connection
+from bwpool.queue.facts import ConsumerFacts
+from bwpool.queue.lease import RESCUED, Lease
+from bwpool.queue.outbox import Outbox
+from bwpool.queue.requeue import put_back
+from bwpool.settlement import Settlement, failure_record
+
+MAX_REMEMBERED = 50_000
+"""Messages that are remembered after their ack, in case they come again."""
+
+RESCUED_ONCE = {RESCUED: "1"}
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one supervisor has done so far."""
+
+    converted: int = 0
+    retried: int = 0
+    failed: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    pixels: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What deliveries pass through; opened and closed by the supervisor's caller."""
+
+    connection: Connection
+    consumer: ConsumerFacts
+    pool: Pool
+    probe: Callable[[], None]
+    """Raises StorageUnavailable while outputs can't be stored. It may block."""
+
+
+class Deliveries:
+    """Every lease held by this supervisor, and the way of each to its end."""
+
+    def __init__(self, parts: Parts, outbox: Outbox) -> None:
+        self.tally = Tally()
+        self.on_settled: Callable[[Settlement], None] = lambda _settlement: None
+        """Called when a delivery has ended, well or not."""
+        self.is_stalled = False
+        """Whether outputs can't be stored just now: nothing more may be pulled."""
+        self.is_leaving = False
+        """Whether all that arrives is to be handed back."""
+        self._connection = parts.connection
+        self._consumer = parts.consumer
+        self._pool = parts.pool
+        self._probe = parts.probe
+        self._outbox = outbox
+        self._background = Background()
+        self._held: dict[tuple[int, int], Lease] = {}
+        self._done: dict[tuple[int, int], Settlement] = {}
+        """Completed; their acks wait for confirmation."""
+        self._acked: dict[tuple[int, int], None] = {}
+        """Out of the queue, the latest `MAX_REMEMBERED`."""
+        self._spent: dict[tuple[int, int], tuple[Job | None, Report]] = {}
+        """Incurable; their deliveries are being used up."""
+        self._stalled: list[tuple[Lease, Job]] = []
+        """Waiting for our storage to come back."""
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    # ── The way of a delivery that goes well ─────────────────────────────────────
+
+    def receive(self, lease: Lease) -> None:
+        """Take a delivery.
+
+        Six cases, the first that holds: held here already; done here already; we are
+        leaving; known to be hopeless; a last delivery that crashes alone may have
+        brought about; a job to be done.
+        """
+        key = lease.key
+        if (held := self._held.get(key)) is not None:
+            held.renew(lease)
+            return
+        self._held[key] = lease
+        if key in self._acked:
+            self._outbox.ack(lease)
+        elif self.is_leaving:
+            self._hand_back(lease)
+        elif (spent := self._spent.get(key)) is not None:
+            self._settle(lease, *spent)
+        elif self._may_be_innocent(lease):
+            self._background.start(self._spare(lease))
+        else:
+            self._begin(lease)
+
+    def _begin(self, lease: Lease) -> None:
+        """Read the job and give it to the pool; last deliveries go first."""
+        try:
+            job = parse_job(lease.payload, self._consumer.stream_subjects)
+        except JobError as error:
+            self._settle(lease, None, Report(error, 0.0))
+        else:
+            self._convert(lease, job)
+
+    def _convert(self, lease: Lease, job: Job) -> None:
+        first = is_last(lease.attempt, self._consumer.max_deliver)
+        converting = self._pool.submit(job, first=first)
+        converting.add_done_callback(partial(self._report, lease, job))
+
+    def _report(
+        self, lease: Lease, job: Job, converting: asyncio.Future[Report]
+    ) -> None:
+        report = converting.result()
+        if report.outcome is None:
+            self._hand_back(lease)
+        else:
+            self._settle(lease, job, report)
+
+    def _settle(self, lease: Lease, job: Job | None, report: Report) -> None:
+        """Judge an outcome, and do what follows."""
+        assert report.outcome is not None
+        verdict = judge(report.outcome, lease.attempt, self._consumer.max_deliver)
+        settlement = Settlement(lease, job, verdict)
+        match verdict:
+            case Completed():
+                self._complete(settlement, report.elapsed)
+            case Stalled():
+                self._stall(settlement)
+            case _:
+                self._background.start(self._fail(settlement, report))
+
+    def _complete(self, settlement: Settlement, elapsed: float) -> None:
+        """Tell whoever asked for it, then acknowledge."""
+        lease, job = settlement.lease, settlement.job
+        assert job is not None
+        self._done[lease.key] = settlement
+        if job.advisory is not None:
+            self._outbox.publish(job.advisory, orjson.dumps({"id": job.id}))
+        self._outbox.ack(lease)
+        log.info(
+            "job.completed",
+            job_id=job.id,
+            seq=lease.seq,
+            attempt=lease.attempt,
+            elapsed=round(elapsed, 4),
+        )
+
+    def acked(self, lease: Lease) -> None:
+        """Let go of a lease whose ack the server has confirmed."""
+        self._acked[lease.key] = None
+        if len(self._acked) > MAX_REMEMBERED:
+            del self._acked[next(iter(self._acked))]
+        settlement = self._done.pop(lease.key, None)
+        if settlement is not None and isinstance(settlement.verdict, Completed):
+            self._count(settlement.verdict.converted)
+        self._release(lease, settlement)
+
+    def _count(self, converted: Converted) -> None:
+        self.tally.converted += 1
+        self.tally.bytes_in += converted.bytes_in
+        self.tally.bytes_out += converted.bytes_out
+        self.tally.pixels += converted.pixels
+
+    def _release(self, lease: Lease, settlement: Settlement | None = None) -> None:
+        self._held.pop(lease.key, None)
+        if not self._held:
+            self._empty.set()
+        else:
+            self._empty.clear()
+        if settlement is not None:
+            self.on_settled(settlement)
+
+    # ── When a job can't be done ─────────────────────────────────────────────────
+
+    async def _fail(self, settlement: Settlement, report: Report) -> None:
+        """Record a failure; only when that is stored, let go of the delivery."""
+        lease, verdict = settlement.lease, settlement.verdict
+        record = failure_record(self._consumer, settlement, report)
+        log.warning(
+            "job.failed" if record.final else "job.retried",
+            job_id=record.id,
+            seq=lease.seq,
+            attempt=lease.attempt,
+            kind=record.kind,
+            reason=record.reason,
+        )
+        await self._insist(lambda: failures.store(self._connection, record))
+        match verdict:
+            case Retried(_, delay):
+                self.tally.retried += 1
+                self._outbox.nak(lease, delay)
+            case Spent():
+                # The next deliveries come at once, and to whoever pulls.
+                self._spent[lease.key] = (settlement.job, report)
+                self._outbox.nak(lease)
+            case Failed():
+                self.tally.failed += 1
+                self._spent.pop(lease.key, None)
+                self._outbox.nak(lease)
+            case Terminated():
+                self.tally.failed += 1
+                self._outbox.term(lease)
+        self._release(lease, settlement)
+
+    async def _insist(self, request: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Ask until there is an answer; the lease is extended meanwhile."""
+        for pause in pauses():
+            try:
+                return await request()
+            except QueueError as error:
+                log.warning("queue.request_failed", error=str(error))
+                await asyncio.sleep(pause)
+        raise AssertionError("pauses never end")
+
+    # ── When a delivery is not the job's failure ─────────────────────────────────
+
+    def _may_be_innocent(self, lease: Lease) -> bool:
+        """Whether crashes of supervisors may have brought this last delivery about.
+
+        That must be asked, but no more than once a job.
+        """
+        last = is_last(lease.attempt, self._consumer.max_deliver)
+        return last and lease.attempt > 1 and not lease.is_rescued
+
+    async def _spare(self, lease: Lease) -> None:
+        """Convert a job at its last delivery if it ever failed by itself.
+
+        Else put it back as new, lest the next crash kills it.
+        """
+        has_failed = await self._insist(
+            lambda: failures.has_record(self._connection, self._consumer, lease)
+        )
+        if has_failed and not self.is_leaving:
+            self._begin(lease)
+        else:
+            await self._rescue(lease)
+
+    async def _rescue(self, lease: Lease) -> None:
+        """Put a job back as new, and acknowledge the delivery that was its last."""
+        max_msg_bytes = self._consumer.max_msg_bytes
+        seq = await self._insist(
+            lambda: put_back(self._connection, lease, max_msg_bytes, RESCUED_ONCE)
+        )
+        log.info("job.rescued", seq=lease.seq, new_seq=seq, attempt=lease.attempt)
+        self._outbox.ack(lease)
+
+    def _hand_back(self, lease: Lease) -> None:
+        """Give a lease to the others at once, without killing its job by that."""
+        if is_last(lease.attempt, self._consumer.max_deliver):
+            self._background.start(self._rescue(lease))
+        else:
+            self._outbox.nak(lease)
+            self._release(lease)
+
+    # ── When our own storage is in trouble ───────────────────────────────────────
+
+    def _stall(self, settlement: Settlement) -> None:
+        """Keep a job until outputs can be stored again."""
+        assert settlement.job is not None
+        assert isinstance(settlement.verdict, Stalled)
+        self._stalled.append((settlement.lease, settlement.job))
+        if not self.is_stalled:
+            self.is_stalled = True
+            reason = settlement.verdict.error.reason
+            log.error("storage.unavailable", reason=reason)
+            self._background.start(self._await_storage())
+
+    async def _await_storage(self) -> None:
+        for pause in pauses():
+            await asyncio.sleep(pause)
+            if self.is_leaving:
+                return
+            try:
+                await asyncio.to_thread(self._probe)
+                break
+            except StorageUnavailable as error:
+                log.error("storage.unavailable", reason=error.reason)  # noqa: TRY400
+        log.info("storage.available")
+        self.is_stalled = False
+        stalled, self._stalled = self._stalled, []
+        for lease, job in stalled:
+            self._convert(lease, job)
+
+    # ── All of them at once ──────────────────────────────────────────────────────
+
+    def extend(self, due: float) -> None:
+        """Extend each lease whose ack wait began more than `due` seconds ago."""
+        now = time.monotonic()
+        for lease in self._held.values():
+            if now - lease.extended >= due:
+                self._outbox.extend(lease)
+
+    def leave(self) -> None:
+        """Hand back what no converter has begun, and all that still arrives."""
+        self.is_leaving = True
+        self._pool.withdraw()
+        stalled, self._stalled = self._stalled, []
+        for lease, _ in stalled:
+            self._hand_back(lease)
+
+    async def wait_until_empty(self) -> None:
+        """Return when no lease is held."""
+        while self._held:
+            self._empty.clear()
+            await self._empty.wait()
+
+    async def close(self) -> None:
+        """Give up what still goes on in the background."""
+        await self._background.close()

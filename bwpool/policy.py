@@ -1,0 +1,98 @@
+"""What follows from the outcome of one attempt: pure, so that a table can test it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from bwpool.errors import JobError, StorageUnavailable
+from bwpool.job import Converted
+
+FIRST_DELAY = 1.0
+"""Seconds before the second attempt; doubled for each further one."""
+
+LONGEST_DELAY = 60.0
+"""The ceiling of that."""
+
+JITTER = 0.1
+"""The share by which delays differ, so that failures do not come back in step."""
+
+UNLIMITED = -1
+"""JetStream's word for a consumer that delivers for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """Tell those who want to know, then acknowledge."""
+
+    converted: Converted
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """Record, then hand back, to be delivered again after `delay` seconds."""
+
+    error: JobError
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """No retry can cure it: record, then use up the deliveries that are left."""
+
+    error: JobError
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No attempt is left: record it durably, then let JetStream declare it dead."""
+
+    error: JobError
+
+
+@dataclass(frozen=True, slots=True)
+class Terminated:
+    """Hopeless on a consumer that never gives up: record it, then remove it."""
+
+    error: JobError
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """Our own storage is in trouble: keep the job until that is over."""
+
+    error: JobError
+
+
+Verdict = Completed | Retried | Spent | Failed | Terminated | Stalled
+
+
+def judge(outcome: Converted | JobError, attempt: int, max_deliver: int) -> Verdict:
+    """Decide what follows from `outcome` at delivery number `attempt`.
+
+    Five cases of failure, the first that holds: our storage's fault, hopeless without
+    a limit, the last delivery, hopeless, and worth another try.
+    """
+    if isinstance(outcome, Converted):
+        return Completed(outcome)
+    if isinstance(outcome, StorageUnavailable):
+        return Stalled(outcome)
+    if not outcome.retryable and max_deliver == UNLIMITED:
+        return Terminated(outcome)
+    if is_last(attempt, max_deliver):
+        return Failed(outcome)
+    if not outcome.retryable:
+        return Spent(outcome)
+    return Retried(outcome, backoff(attempt))
+
+
+def is_last(attempt: int, max_deliver: int) -> bool:
+    """Whether JetStream will not deliver the message again."""
+    return max_deliver != UNLIMITED and attempt >= max_deliver
+
+
+def backoff(attempt: int) -> float:
+    """Seconds to wait after the failure of delivery number `attempt`, with jitter."""
+    # The exponent's own ceiling keeps an unlimited consumer from overflowing.
+    delay: float = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempt - 1, 16))
+    return delay * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret

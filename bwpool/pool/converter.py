@@ -1,0 +1,238 @@
+"""The converter's side: a loop that takes orders from its slot until that closes.
+
+Runs in a child process and nowhere else. The supervisor submits `serve` to an
+executor, and thereby imports this module: so the image libraries are imported inside
+the functions, and nothing else here is heavy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from bwpool.errors import ConversionFailed, JobError, LimitExceeded
+from bwpool.job import Converted, Job
+from bwpool.pool.page import Page
+from bwpool.pool.wire import (
+    Answer,
+    Message,
+    Order,
+    Ready,
+    Unstarted,
+    decode_order,
+    encode_message,
+)
+from bwpool.settings import ConvertSettings
+
+STDERR_BYTES = 64 * 1024
+"""How much of a converter's stderr is kept before it starts over."""
+
+
+class Pending(Protocol):
+    """An output that is written but not yet in its place."""
+
+    def commit(self) -> None:
+        """Make it durable under its name, or raise a JobError."""
+
+
+Work = Callable[[Job, Callable[[str], None]], tuple[Converted, Pending]]
+"""Does one job, telling each stage it enters; raises JobError."""
+
+Load = Callable[[ConvertSettings], Work]
+"""Makes ready for work, in the converter; picklable, so a module's function."""
+
+
+def load_conversion(settings: ConvertSettings) -> Work:
+    """Load libvips and the conversion, which only a converter may do."""
+    from bwpool import convert
+
+    convert.prepare(settings)
+
+    def work(job: Job, on_stage: Callable[[str], None]) -> tuple[Converted, Pending]:
+        return convert.convert(job, settings, on_stage=on_stage)
+
+    return work
+
+
+_channel: socket.socket
+"""The way to the slot; set once by `enlist`, since only what is given to a process at
+its start can carry a socket without help from a third party."""
+
+
+def enlist(channel: socket.socket) -> None:
+    """Prepare a new process to be a converter (the executor's initializer).
+
+    Ctrl-C reaches the whole process group, and systemd signals the whole unit, yet the
+    supervisor wants to drain: so a converter ends by SIGKILL, or when its slot closes.
+    """
+    global _channel  # noqa: PLW0603 - see its docstring
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _die_with_the_supervisor()
+    _channel = channel
+
+
+def serve(load: Load, settings: ConvertSettings) -> None:
+    """Take orders and answer them until the slot closes the channel."""
+    page, stderr = _receive_shared_files(_channel)
+    os.dup2(stderr, 2)
+    if settings.max_memory is not None:
+        _limit_memory(settings.max_memory)
+    work = load(settings)
+    answers = _Answers(_channel)
+    commits = _Commits(answers, is_durable=settings.sync)
+    answers.send(Ready())
+    for order in _orders(_channel):
+        _trim(stderr)
+        page.begin(order.tag)
+        if page.is_revoked(order.tag):
+            answers.send(Unstarted(order.tag))
+        else:
+            _convert(order, work, page, commits)
+        page.end()
+    commits.close()
+    _exit_if_orphaned()
+
+
+def _convert(order: Order, work: Work, page: Page, commits: _Commits) -> None:
+    """Do one order; whatever goes wrong becomes its answer."""
+    started = time.perf_counter()
+    try:
+        converted, pending = work(order.job, page.enter)
+    except Exception as error:  # noqa: BLE001 - a bug must cost one job, not the loop
+        elapsed = time.perf_counter() - started
+        commits.answer(Answer(order.tag, elapsed, _job_error(error)))
+    else:
+        elapsed = time.perf_counter() - started
+        commits.add(Answer(order.tag, elapsed, converted), pending)
+
+
+def _job_error(error: Exception) -> JobError:
+    """Say what an exception means for the job; one that nobody foresaw is a bug."""
+    if isinstance(error, JobError):
+        return error
+    if isinstance(error, MemoryError):
+        return LimitExceeded("the picture needs more memory than a converter may use")
+    traceback.print_exception(error)
+    return ConversionFailed(f"{type(error).__name__}: {error}")
+
+
+class _Answers:
+    """Sends messages to the slot, from any thread."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._lock = threading.Lock()
+
+    def send(self, message: Message) -> None:
+        # A slot that is gone reads no answers; the loop ends by itself.
+        with self._lock, contextlib.suppress(OSError):
+            self._channel.sendall(encode_message(message))
+
+
+class _Commits:
+    """Puts outputs in their place, on a thread, while the next one is converted.
+
+    Waiting for the disk leaves a core idle; this way it isn't. An answer is sent only
+    when its output is durable.
+    """
+
+    def __init__(self, answers: _Answers, *, is_durable: bool) -> None:
+        self.answer = answers.send
+        self._queue: queue.SimpleQueue[tuple[Answer, Pending] | None]
+        self._queue = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        if is_durable:
+            self._thread = threading.Thread(target=self._run, name="commit")
+            self._thread.start()
+
+    def add(self, answer: Answer, pending: Pending) -> None:
+        """Commit `pending`, then send `answer`, or what went wrong."""
+        if self._thread is None:
+            self._commit(answer, pending)
+        else:
+            self._queue.put((answer, pending))
+
+    def close(self) -> None:
+        """Wait until all that was added is answered."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (added := self._queue.get()) is not None:
+            self._commit(*added)
+
+    def _commit(self, answer: Answer, pending: Pending) -> None:
+        try:
+            pending.commit()
+        except Exception as error:  # noqa: BLE001 - as in `_convert`
+            answer.outcome = _job_error(error)
+        self.answer(answer)
+
+
+def _orders(channel: socket.socket) -> Iterator[Order]:
+    """Yield orders as they come, until the other side closes."""
+    rest = b""
+    while chunk := _receive(channel):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield decode_order(line)
+
+
+def _receive(channel: socket.socket) -> bytes:
+    try:
+        return channel.recv(1 << 16)
+    except ConnectionError:
+        return b""
+
+
+def _receive_shared_files(channel: socket.socket) -> tuple[Page, int]:
+    """Receive the status page and the file that stderr goes to."""
+    _, (page, stderr), _, _ = socket.recv_fds(channel, 1, 2)
+    shared = Page(page)
+    os.close(page)
+    return shared, stderr
+
+
+def _trim(stderr: int) -> None:
+    """Let a chatty library's stderr start over, so that it can't fill the disk."""
+    if os.fstat(stderr).st_size > STDERR_BYTES:
+        os.ftruncate(stderr, 0)
+        os.lseek(stderr, 0, os.SEEK_SET)
+
+
+def _limit_memory(limit: int) -> None:
+    """Cap the memory this process may allocate, mapped files not counted."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+def _die_with_the_supervisor() -> None:
+    """Have the kernel kill this process when the supervisor dies, even by SIGKILL."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _exit_if_orphaned()
+
+
+def _exit_if_orphaned() -> None:
+    """Leave at once if the supervisor is gone: the executor would wait for ever."""
+    import multiprocessing
+
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.getppid() != parent.pid:
+        os._exit(0)

@@ -1,0 +1,351 @@
+"""The pool: all slots, who has which job, and what happens when a converter ends.
+
+The supervisor submits jobs and gets a future for each; it never sees a process. The
+rules are in small synchronous methods that change only the pool's own state; starting
+and killing is left to the slots.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bwpool.background import Background, first_of
+from bwpool.errors import (
+    BwpoolError,
+    ConversionTimeout,
+    ConverterCrashed,
+    JobError,
+)
+from bwpool.job import Converted, Job
+from bwpool.pool.converter import Load, load_conversion
+from bwpool.pool.slot import Death, Slot
+from bwpool.pool.wire import Answer, Message, Order, Ready, Unstarted
+from bwpool.settings import ConvertSettings
+
+LOOK_AHEAD = 0.05
+"""Seconds of work that a slot may hold beyond the job under way: enough to hide the
+way to and fro, too little to hoard what another supervisor could do."""
+
+MAX_DEPTH = 32
+"""Jobs a slot holds at the most, however short they are."""
+
+CHECK_EVERY = 0.2
+"""Seconds between two looks at the status pages for overdue conversions."""
+
+IMPATIENCE = 0.2
+"""Seconds of work on one job after which those ordered behind it go elsewhere."""
+
+SILENCE_FACTOR = 3
+"""A slot with orders that has said nothing for so many timeouts is killed, whatever
+its status page says: a broken converter may have broken its page as well."""
+
+MAX_RERUNS = 3
+"""How often a job is run again, uncharged, because its converter died under another
+job or at an unknown one. Past that it is charged, so that nothing goes on for ever."""
+
+MAX_FAILED_STARTS = 3
+"""Converters in a row that end before they are ready, until the pool gives up."""
+
+CHILD_ENVIRONMENT = {
+    # Several converters share the cores already.
+    "VIPS_CONCURRENCY": "1",
+    "VIPS_BLOCK_UNTRUSTED": "1",
+    # Threads that each keep an arena look like a leak.
+    "MALLOC_ARENA_MAX": "2",
+    # Reuse big buffers, where glibc would fault them in again for every picture.
+    "MALLOC_TRIM_THRESHOLD_": "268435456",
+    "MALLOC_MMAP_THRESHOLD_": "268435456",
+}
+"""Set for the converters, where the user has not set it already."""
+
+
+class PoolError(BwpoolError):
+    """The converters do not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a job in the pool."""
+
+    outcome: Converted | JobError | None
+    """None: handed back, untouched or at least uncharged."""
+    elapsed: float
+    pid: int | None = None
+    """The converter's process."""
+    death: Death | None = None
+    """The converter's end, where the job met it."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """A job in the pool, waiting or ordered."""
+
+    job: Job
+    done: asyncio.Future[Report]
+    reruns: int = 0
+
+
+class Pool:
+    """`procs` converters behind one queue. Use `start`, then `close` in any case."""
+
+    def __init__(
+        self,
+        procs: int,
+        settings: ConvertSettings,
+        *,
+        timeout: float,
+        load: Load = load_conversion,
+    ) -> None:
+        self._procs = procs
+        self._settings = settings
+        self._timeout = timeout
+        self._load = load
+        self._slots: set[Slot] = set()
+        self._waiting: deque[_Held] = deque()
+        self._ordered: dict[int, _Held] = {}
+        self._tags = itertools.count(1)
+        self._mean_elapsed = LOOK_AHEAD
+        self._overdue: set[Slot] = set()
+        self._failed_starts = 0
+        self._is_closing = False
+        self._background = Background()
+        self._ready = asyncio.Event()
+        self._empty = asyncio.Event()
+        self.broken: asyncio.Future[None]
+        """Gets a PoolError when the converters do not start."""
+        self.on_room: Callable[[], None] = lambda: None
+        """Called when there may be room for more jobs."""
+        self.on_death: Callable[[str, Death], None] = lambda _cause, _death: None
+        """Called with `crash`, `timeout` or `stop` when a converter is gone."""
+
+    def __repr__(self) -> str:
+        ready = sum(slot.is_ready for slot in self._slots)
+        return (
+            f"<Pool [Slots: {ready} ready, {len(self._slots) - ready} other | "
+            f"Jobs: {len(self._ordered)} ordered, {len(self._waiting)} waiting]>"
+        )
+
+    async def start(self) -> None:
+        """Start all converters at once and return when every one is ready.
+
+        Raises PoolError if they can't be started.
+        """
+        self.broken = asyncio.get_running_loop().create_future()
+        for name, value in CHILD_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        await asyncio.gather(*(self._add_slot() for _ in range(self._procs)))
+        self._background.start(self._look_after_slots())
+        await first_of(self._ready.wait(), self.broken)
+        if self.broken.done():
+            self.broken.result()
+
+    @property
+    def wants(self) -> int:
+        """How many more jobs to bring now; 0 while the slots have enough to do.
+
+        Many short jobs are asked for together, when half of the places are free or a
+        slot is idle, since each asking costs more than a job.
+        """
+        ready = [len(slot.orders) for slot in self._slots if slot.is_ready]
+        places = len(ready) * self._depth
+        room = places - len(self._ordered) - len(self._waiting)
+        if 2 * room >= places or (0 in ready and not self._waiting):
+            return room
+        return 0
+
+    @property
+    def ready_slots(self) -> int:
+        """How many converters wait for orders or work on one."""
+        return sum(slot.is_ready for slot in self._slots)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no job is in the pool."""
+        return not self._ordered and not self._waiting
+
+    def submit(self, job: Job, *, first: bool = False) -> asyncio.Future[Report]:
+        """Have a job done; `first`: before all that wait. Never refuses."""
+        held = _Held(job, asyncio.get_running_loop().create_future())
+        if first:
+            self._waiting.appendleft(held)
+        else:
+            self._waiting.append(held)
+        self._assign()
+        return held.done
+
+    def withdraw(self) -> None:
+        """Hand back every job that no converter has begun: their futures get None."""
+        for slot in self._slots:
+            self._take_back(slot)
+        for held in self._waiting:
+            _resolve(held, Report(None, 0.0))
+        self._waiting.clear()
+
+    def abandon(self) -> None:
+        """Kill every converter; all jobs are handed back, uncharged."""
+        self._is_closing = True
+        self.withdraw()
+        for slot in self._slots:
+            slot.kill()
+
+    async def close(self) -> None:
+        """End all converters, by force those that have not ended in a second."""
+        self._is_closing = True
+        for slot in self._slots:
+            slot.close()
+        await self._wait_for_deaths(1.0)
+        for slot in self._slots:
+            slot.kill()
+        await self._wait_for_deaths(5.0)
+        await self._background.close()
+
+    @property
+    def _depth(self) -> int:
+        """Jobs a slot may hold now: one, and what fits into the look-ahead."""
+        return 1 + min(MAX_DEPTH - 1, int(LOOK_AHEAD / self._mean_elapsed))
+
+    def _assign(self) -> None:
+        """Give waiting jobs to the slots that have the fewest."""
+        if not self._waiting:
+            return
+        depth = self._depth
+        free = [
+            slot
+            for slot in self._slots
+            if slot.takes_orders and len(slot.orders) < (1 if slot.is_slow else depth)
+        ]
+        free.sort(key=lambda slot: len(slot.orders))
+        while self._waiting and free:
+            for slot in free:
+                if not self._waiting:
+                    return
+                self._order(slot, self._waiting.popleft())
+            free = [slot for slot in free if len(slot.orders) < depth]
+
+    def _order(self, slot: Slot, held: _Held) -> None:
+        tag = next(self._tags)
+        self._ordered[tag] = held
+        slot.give(Order(tag, held.job))
+
+    def _on_message(self, slot: Slot, message: Message) -> None:
+        match message:
+            case Answer(tag, elapsed, outcome):
+                self._mean_elapsed += (elapsed - self._mean_elapsed) / 8
+                # One that was revoked too late is done a second time elsewhere.
+                if slot.orders.pop(tag, None) is not None:
+                    report = Report(outcome, elapsed, slot.pid)
+                    _resolve(self._ordered.pop(tag), report)
+            case Unstarted():
+                pass  # it was taken back already
+            case Ready():
+                slot.is_ready = True
+                self._failed_starts = 0
+                if self.ready_slots == self._procs:
+                    self._ready.set()
+        self._assign()
+        self.on_room()
+
+    def _take_back(self, slot: Slot) -> None:
+        """Let what `slot` has not begun wait again, ahead of all others."""
+        for order in slot.revoke():
+            self._waiting.appendleft(self._ordered.pop(order.tag))
+
+    def _on_death(self, slot: Slot, death: Death) -> None:
+        """Charge the job under way, run the others again, replace the converter.
+
+        Without a job under way the converter died between two, or while it waited for
+        the disk: then no job is to blame.
+        """
+        self._slots.discard(slot)
+        cause = self._cause(slot)
+        self.on_death(cause, death)
+        for tag in reversed(slot.orders):
+            held = self._ordered.pop(tag)
+            if self._is_closing:
+                _resolve(held, Report(None, 0.0))
+            elif tag == death.doing.tag or held.reruns >= MAX_RERUNS:
+                _resolve(held, _report_of(death, cause, self._timeout))
+            else:
+                held.reruns += 1
+                self._waiting.appendleft(held)
+        slot.orders.clear()
+        if not self._slots:
+            self._empty.set()
+        if not self._is_closing:
+            self._background.start(self._replace(death))
+
+    def _cause(self, slot: Slot) -> str:
+        if slot in self._overdue:
+            self._overdue.discard(slot)
+            return "timeout"
+        return "stop" if slot.is_stopping else "crash"
+
+    async def _replace(self, death: Death) -> None:
+        """Start a new converter, more slowly if the last ones were never ready."""
+        if not death.doing.started:
+            self._failed_starts += 1
+        if self._failed_starts >= MAX_FAILED_STARTS and not self.broken.done():
+            self.broken.set_exception(
+                PoolError(f"converters do not start: {death}: {death.stderr}")
+            )
+            return
+        # A converter that can't start would otherwise be started in a hot loop.
+        await asyncio.sleep(0.5 * self._failed_starts)
+        if not self._is_closing:
+            await self._add_slot()
+
+    async def _add_slot(self) -> None:
+        slot = Slot(self._on_message, self._on_death)
+        self._slots.add(slot)
+        self._empty.clear()
+        await slot.start(self._load, self._settings)
+
+    async def _look_after_slots(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_EVERY)
+            now = time.monotonic()
+            for slot in self._slots:
+                if slot.takes_orders and slot.orders:
+                    self._check(slot, now)
+            self._assign()
+
+    def _check(self, slot: Slot, now: float) -> None:
+        """Kill what is overdue, and let nothing wait behind what takes long."""
+        doing = slot.doing()
+        busy = now - doing.started if doing.tag in slot.orders else 0.0
+        if busy > self._timeout or now - slot.heard > SILENCE_FACTOR * self._timeout:
+            self._overdue.add(slot)
+            slot.kill()
+        elif busy > IMPATIENCE and len(slot.orders) > 1:
+            slot.is_slow = True
+            self._take_back(slot)
+
+    async def _wait_for_deaths(self, timeout: float) -> None:
+        if self._slots:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), timeout)
+
+
+def _resolve(held: _Held, report: Report) -> None:
+    if not held.done.done():
+        held.done.set_result(report)
+
+
+def _report_of(death: Death, cause: str, timeout: float) -> Report:
+    """Say what a job died of."""
+    error: JobError
+    stage = death.doing.stage or None
+    if cause == "timeout":
+        where = f" in stage {stage}" if stage else ""
+        reason = f"no end after {timeout:g} s{where}; the converter was killed"
+        error = ConversionTimeout(reason, stage=stage)
+    else:
+        error = ConverterCrashed(str(death), stage=stage)
+    return Report(error, time.monotonic() - death.doing.started, death.pid, death)

@@ -1,0 +1,76 @@
+"""A lease: a message that the consumer delivered to us and that is ours to settle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+RESCUED = "Bwpool-Rescued"
+"""The header of a job that was put back once because its deliveries ran out without
+a failure of its own."""
+
+
+@dataclass(slots=True)
+class Lease:
+    """One delivery. A redelivery of the same message renews it."""
+
+    seq: int
+    """The message's sequence in the stream."""
+    stored: int
+    """When the stream stored it, in nanoseconds since 1970; with `seq` it names the
+    message, even if the stream was made anew meanwhile."""
+    attempt: int
+    """The delivery's number, from 1."""
+    reply: str
+    """Where acknowledgements go."""
+    subject: str
+    payload: bytes
+    headers: Mapping[str, str]
+    extended: float = field(default_factory=time.monotonic)
+    """When its ack wait last began, by our own clock."""
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What identifies the message."""
+        return self.seq, self.stored
+
+    @property
+    def is_rescued(self) -> bool:
+        """Whether this job was put back once already."""
+        return RESCUED in self.headers
+
+    def renew(self, delivery: Lease) -> None:
+        """Take over a redelivery of the same message."""
+        self.attempt = delivery.attempt
+        self.reply = delivery.reply
+        self.extended = delivery.extended
+
+    def is_held(self, ack_wait: float) -> bool:
+        """Whether it is surely still ours: after its ack wait it may be another's."""
+        return time.monotonic() - self.extended < ack_wait
+
+
+def read_lease(
+    subject: str, payload: bytes, headers: Mapping[str, str] | None, reply: str
+) -> Lease:
+    """Make a lease of a delivered message's parts.
+
+    The reply subject is `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.
+    <consumer sequence>.<timestamp>.<pending>`, with a domain and an account's hash
+    after `$JS.ACK` in newer servers' long form (NATS ADR-15). Raises ValueError if it
+    is none.
+    """
+    tokens = reply.split(".")
+    if tokens[:2] != ["$JS", "ACK"] or len(tokens) < 9:
+        raise ValueError(f"{reply!r} is not a JetStream reply subject")
+    first = 4 if len(tokens) == 9 else 6
+    return Lease(
+        seq=int(tokens[first + 1]),
+        stored=int(tokens[first + 3]),
+        attempt=int(tokens[first]),
+        reply=reply,
+        subject=subject,
+        payload=payload,
+        headers=headers or {},
+    )

@@ -1,0 +1,89 @@
+"""Messages that a stream stores: read, walked and deleted one by one.
+
+A second consumer on a work queue is refused, so looking goes through the stream.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from bwpool.queue.connection import ApiError, Connection
+
+NOT_FOUND = 404
+"""JetStream's code for a stream, sequence or subject that is not there."""
+
+GONE = 10057
+"""JetStream's error code for deleting what is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """One message as the stream keeps it."""
+
+    seq: int
+    subject: str
+    payload: bytes
+    headers: dict[str, str]
+    time: datetime
+    """When the server stored it, by the server's clock."""
+
+
+async def get_message(
+    connection: Connection, stream: str, query: dict[str, Any]
+) -> StoredMessage | None:
+    """Return the message that `query` names; None if there is none, or no stream.
+
+    Queries: `{"seq": n}`, `{"last_by_subj": s}`, `{"seq": n, "next_by_subj": s}`.
+    """
+    try:
+        answer = await connection.api(f"STREAM.MSG.GET.{stream}", query)
+    except ApiError as error:
+        if error.code != NOT_FOUND:
+            raise
+        return None
+    return _read(answer["message"])
+
+
+async def messages_on(
+    connection: Connection, stream: str, subject: str, up_to: int | None = None
+) -> AsyncIterator[StoredMessage]:
+    """Yield what is stored on `subject`, oldest first, up to a sequence."""
+    seq = 1
+    while up_to is None or seq <= up_to:
+        query = {"seq": seq, "next_by_subj": subject}
+        message = await get_message(connection, stream, query)
+        if message is None or (up_to is not None and message.seq > up_to):
+            return
+        yield message
+        seq = message.seq + 1
+
+
+async def delete_message(connection: Connection, stream: str, seq: int) -> None:
+    """Delete a message, without overwriting it; one that is gone already is fine."""
+    try:
+        await connection.api(
+            f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True}
+        )
+    except ApiError as error:
+        if error.code != NOT_FOUND and error.err_code != GONE:
+            raise
+
+
+def _read(message: dict[str, Any]) -> StoredMessage:
+    return StoredMessage(
+        seq=message["seq"],
+        subject=message["subject"],
+        payload=base64.b64decode(message.get("data", "")),
+        headers=_read_headers(base64.b64decode(message.get("hdrs", ""))),
+        time=datetime.fromisoformat(message["time"]),
+    )
+
+
+def _read_headers(block: bytes) -> dict[str, str]:
+    lines = block.decode(errors="replace").split("\r\n")[1:]
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    return {name.strip(): value.strip() for name, value in pairs}

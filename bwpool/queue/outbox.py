@@ -1,0 +1,196 @@
+"""The outbox: all that the supervisor tells the server about its leases.
+
+Whoever settles a lease only leaves a note here; one task sends them in order, so that
+an advisory is out before its ack, and neighbouring notes share a write. An ack counts
+when the server has confirmed it, and is sent again until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import orjson
+import structlog
+from nats import errors as nats_errors
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+
+    from bwpool.queue.connection import Connection
+    from bwpool.queue.lease import Lease
+
+CONFIRM_WITHIN = 2.0
+"""Seconds after which an ack that was not confirmed is sent again."""
+
+_ACK, _NAK, _EXTEND, _TERM = b"+ACK", b"-NAK", b"+WPI", b"+TERM"
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Note:
+    subject: str
+    payload: bytes
+    reply: str = ""
+    expires: float = math.inf
+    """The time after which it must not be sent: a late nak hits another's lease."""
+
+
+@dataclass(slots=True)
+class _Unconfirmed:
+    lease: Lease
+    sent: float
+
+
+class Outbox:
+    """Sends what it is given as soon as the connection allows."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        ack_wait: float,
+        on_acked: Callable[[Lease], None],
+    ) -> None:
+        self._connection = connection
+        self._ack_wait = ack_wait
+        self._on_acked = on_acked
+        self._notes: deque[_Note] = deque()
+        self._unconfirmed: dict[str, _Unconfirmed] = {}
+        self._count = 0
+        self._wake = asyncio.Event()
+        self._confirmed = asyncio.Event()
+        self._client: Client | None = None
+        self._inbox = ""
+        self._task = asyncio.create_task(self._run(), name="outbox")
+        connection.on_up.append(self._resend)
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many acks the server has not confirmed yet."""
+        return len(self._unconfirmed)
+
+    def publish(self, subject: str, payload: bytes) -> None:
+        """Publish a message of the job's own, without confirmation."""
+        self._add(_Note(subject, payload))
+
+    def ack(self, lease: Lease) -> None:
+        """Acknowledge `lease`; `on_acked` follows when the server has confirmed it."""
+        self._count += 1
+        token = str(self._count)
+        self._unconfirmed[token] = _Unconfirmed(lease, time.monotonic())
+        self._send_ack(token, lease)
+
+    def nak(self, lease: Lease, delay: float = 0.0) -> None:
+        """Hand `lease` back, to be delivered again after `delay` seconds."""
+        payload = _NAK
+        if delay:
+            payload += b" " + orjson.dumps({"delay": int(delay * 1e9)})
+        expires = lease.extended + self._ack_wait
+        self._add(_Note(lease.reply, payload, expires=expires))
+
+    def term(self, lease: Lease) -> None:
+        """Have the message removed, undone; bare, as servers before 2.10.4 want it."""
+        self._add(_Note(lease.reply, _TERM))
+
+    def extend(self, lease: Lease) -> None:
+        """Begin the ack wait of `lease` anew, unless the connection is down."""
+        if self._connection.is_up:
+            lease.extended = time.monotonic()
+            self._add(_Note(lease.reply, _EXTEND))
+
+    def retry_acks(self) -> None:
+        """Send again what has waited too long for its confirmation."""
+        if not self._connection.is_up:
+            return
+        now = time.monotonic()
+        # In order of sending: whatever is sent again moves to the end.
+        for token, ack in list(self._unconfirmed.items()):
+            if now - ack.sent < CONFIRM_WITHIN:
+                break
+            del self._unconfirmed[token]
+            self._unconfirmed[token] = _Unconfirmed(ack.lease, now)
+            self._send_ack(token, ack.lease)
+
+    async def flush(self, timeout: float) -> bool:
+        """Wait until all is sent and every ack confirmed; False if time ran out."""
+        with contextlib.suppress(TimeoutError, nats_errors.Error):
+            async with asyncio.timeout(timeout):
+                while self._notes or self._unconfirmed:
+                    self._confirmed.clear()
+                    await self._confirmed.wait()
+                await self._connection.client.flush()
+                return True
+        return False
+
+    async def close(self) -> None:
+        """Stop sending; what is still here stays unsent."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    def _add(self, note: _Note) -> None:
+        self._notes.append(note)
+        self._wake.set()
+
+    def _send_ack(self, token: str, lease: Lease) -> None:
+        self._add(_Note(lease.reply, _ACK, reply=token))
+
+    def _resend(self) -> None:
+        """After a reconnect: what was on its way may be lost."""
+        for ack in self._unconfirmed.values():
+            ack.sent = -math.inf
+        self.retry_acks()
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if not self._connection.is_up:
+                continue
+            try:
+                await self._send_all()
+            except nats_errors.Error as error:
+                # Down again: `_resend` wakes us when it is up.
+                log.debug("outbox.interrupted", error=repr(error))
+            self._confirmed.set()
+
+    async def _send_all(self) -> None:
+        client = self._connection.client
+        if client is not self._client:
+            await self._listen(client)
+        notes, publish, inbox = self._notes, client.publish, self._inbox
+        while notes:
+            note = notes[0]
+            if note.expires > time.monotonic():
+                reply = inbox + note.reply if note.reply else ""
+                try:
+                    await publish(note.subject, note.payload, reply)
+                except (nats_errors.BadSubjectError, nats_errors.MaxPayloadError) as e:
+                    log.warning("outbox.dropped", subject=note.subject, error=repr(e))
+            notes.popleft()
+
+    async def _listen(self, client: Client) -> None:
+        """Subscribe to confirmations on a new client."""
+        self._inbox = client.new_inbox() + "."
+        await client.subscribe(self._inbox + "*", cb=self._on_confirmation)
+        self._client = client
+
+    async def _on_confirmation(self, msg: Msg) -> None:
+        if msg.headers and "Status" in msg.headers:
+            return  # nobody there to hear the ack; `retry_acks` goes on
+        token = msg.subject[len(self._inbox) :]
+        ack = self._unconfirmed.pop(token, None)
+        if ack is not None:
+            self._on_acked(ack.lease)
+            if not self._unconfirmed:
+                self._confirmed.set()

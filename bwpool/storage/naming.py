@@ -1,0 +1,67 @@
+"""How an output is named, and which format its source's name asks for.
+
+Pure. Called by the converters, and by whoever must know an output's name before
+anything is converted.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from bwpool.errors import InvalidJob
+from bwpool.job import check_id
+
+MAX_NAME_BYTES = 240
+"""The last segment of an id with its extension; file systems allow 255."""
+
+_FORMATS_BY_SUFFIX = {
+    ".jpg": "jpg",
+    ".jpeg": "jpg",
+    ".png": "png",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".webp": "webp",
+}
+CONTENT_FORMATS = frozenset(_FORMATS_BY_SUFFIX.values())
+"""The formats that can be written, so that a source's own can be kept."""
+
+
+def format_of_name(name: str) -> str | None:
+    """Say which format `same` means for a source called `name`; None: see inside."""
+    suffix = PurePosixPath(name).suffix
+    return _FORMATS_BY_SUFFIX.get(suffix.lower(), "png") if suffix else None
+
+
+def output_name(job_id: str, source_name: str, format: str) -> str:
+    """Name a job's output, relative to the output folder.
+
+    `format` is what the job or the run asks for, `same` included: then the extension
+    is the source's as written if its format can be written, `.png` if not, and none if
+    it has none. Raises InvalidJob for an id that doesn't name a place in the output
+    folder, or whose segments are too long.
+    """
+    check_id(job_id)
+    name = job_id + _extension(source_name, format)
+    for segment in name.split("/"):
+        if _size(segment) > MAX_NAME_BYTES:
+            raise InvalidJob(
+                f"id has a segment of more than {MAX_NAME_BYTES} bytes, "
+                "extension included"
+            )
+    return name
+
+
+def _extension(source_name: str, format: str) -> str:
+    if format != "same":
+        return f".{format}"
+    suffix = PurePosixPath(source_name).suffix
+    if not suffix or suffix.lower() in _FORMATS_BY_SUFFIX:
+        return suffix
+    return ".png"
+
+
+def _size(segment: str) -> int:
+    try:
+        return len(segment.encode())
+    except UnicodeEncodeError:
+        raise InvalidJob("id is not valid Unicode") from None

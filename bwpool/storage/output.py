@@ -1,0 +1,251 @@
+"""Writing an output so that it is there whole, and still there after a crash.
+
+An output is written to a temporary file in its own folder, synced, renamed over its
+name, and the folder synced. Called by the converters (`Place` and `Pending`) and by the
+supervisor (`probe`, `remove_stale_temporaries`). Folders are walked by descriptor and
+never through a symbolic link, so that no id leads out of the output folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from bwpool.errors import InvalidJob, JobError, StorageUnavailable
+
+TEMPORARY_PREFIX = ".bwpool-"
+STALE_AGE = 3600.0
+"""Seconds since a temporary file was last written to, after which its writer is taken
+for dead. Other supervisors may share the folder, even from other hosts, so neither the
+name nor a process id can tell; no conversion pauses for an hour."""
+
+_PROBE_BYTES = 65536
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_JOBS_FAULT = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG)
+
+
+class Place:
+    """The temporary file that an output is written to, until it is complete."""
+
+    def __init__(self, out: Path, name: str, *, sync: bool) -> None:
+        """Create it, and the folders of `name`, a path relative to `out`.
+
+        Raises InvalidJob when `name` leads through something that is no folder,
+        StorageUnavailable when the output folder can't be written to.
+        """
+        *folders, self.name = name.split("/")
+        self.path = out / name
+        self.size = 0
+        self._sync = sync
+        self._folder = _open_folder(out, folders, sync=sync)
+        self._temporary = _temporary_name()
+        try:
+            self._file = _create(self._temporary, self._folder)
+        except OSError as error:
+            os.close(self._folder)
+            raise _storage_error(error) from error
+
+    def write(self, data: bytes | memoryview, at: int | None = None) -> None:
+        """Append `data`, or overwrite what is there at the offset `at`."""
+        position = self.size if at is None else at
+        rest = memoryview(data).cast("B")
+        try:
+            while rest:
+                written = os.pwrite(self._file, rest, position)
+                position += written
+                rest = rest[written:]
+        except OSError as error:
+            raise _storage_error(error) from error
+        self.size = max(self.size, position)
+
+    def finish(self) -> Pending:
+        """Hand over the complete file; the place itself is not used afterwards."""
+        return Pending(self)
+
+    def discard(self) -> None:
+        """Remove the temporary file."""
+        self.finish().discard()
+
+
+class Pending:
+    """A complete output that still has its temporary name.
+
+    Exactly one of `commit`, `discard` or `commit_all` ends it, on any thread.
+    """
+
+    def __init__(self, place: Place) -> None:
+        """Take over the descriptors of `place`."""
+        self.path = place.path
+        self.size = place.size
+        self._folder = place._folder
+        self._file = place._file
+        self._temporary = place._temporary
+        self._sync = place._sync
+
+    def commit(self) -> None:
+        """Give the output its name, durably.
+
+        Raises StorageUnavailable, after removing the temporary file.
+        """
+        (error,) = commit_all([self])
+        if error is not None:
+            raise error
+
+    def discard(self) -> None:
+        """Remove the temporary file."""
+        self._remove()
+        self._close()
+
+    def _sync_file(self) -> None:
+        if self._sync:
+            os.fsync(self._file)
+
+    def _rename(self) -> None:
+        os.rename(
+            self._temporary,
+            self.path.name,
+            src_dir_fd=self._folder,
+            dst_dir_fd=self._folder,
+        )
+
+    def _sync_folder(self) -> None:
+        if self._sync:
+            os.fsync(self._folder)
+
+    def _remove(self) -> None:
+        with suppress(OSError):  # what can't be removed now is stale in an hour
+            os.unlink(self._temporary, dir_fd=self._folder)
+
+    def _close(self) -> None:
+        os.close(self._file)
+        os.close(self._folder)
+
+
+def commit_all(pendings: Sequence[Pending]) -> list[JobError | None]:
+    """Commit several outputs, syncing each folder only once.
+
+    Returns an error or None for each, in order; where there is an error, the output
+    has not been stored and its temporary file is removed. A failed sync of a folder
+    leaves its outputs in place and counts against each of them.
+    """
+    errors = [_attempt(pending._sync_file) for pending in pendings]
+    for i, pending in enumerate(pendings):
+        errors[i] = errors[i] or _attempt(pending._rename)
+        if errors[i] is not None:
+            pending._remove()
+    folders: dict[Path, JobError | None] = {}
+    for i, pending in enumerate(pendings):
+        folder = pending.path.parent
+        if errors[i] is None:
+            if folder not in folders:
+                folders[folder] = _attempt(pending._sync_folder)
+            errors[i] = folders[folder]
+        pending._close()
+    return errors
+
+
+def probe(out: Path) -> None:
+    """Write, sync and remove a small file, or raise StorageUnavailable."""
+    try:
+        folder = os.open(out, _FOLDER)
+    except OSError as error:
+        raise _storage_error(error) from error
+    temporary = _temporary_name()
+    try:
+        file = _create(temporary, folder)
+        try:
+            os.write(file, bytes(_PROBE_BYTES))
+            os.fsync(file)
+        finally:
+            os.close(file)
+            os.unlink(temporary, dir_fd=folder)
+    except OSError as error:
+        raise _storage_error(error) from error
+    finally:
+        os.close(folder)
+
+
+def remove_stale_temporaries(out: Path, *, age: float = STALE_AGE) -> int:
+    """Remove what writers that died left under `out`; return how many files.
+
+    Hidden folders are left alone: outputs never lie in them.
+    """
+    removed = 0
+    oldest = time.time() - age
+    for entry in _temporaries(out):
+        with suppress(OSError):  # somebody else was faster, or may not
+            if entry.stat(follow_symlinks=False).st_mtime < oldest:
+                os.unlink(entry.path)
+                removed += 1
+    return removed
+
+
+def _temporaries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if not entry.name.startswith("."):
+                    yield from _temporaries(entry.path)
+            elif entry.name.startswith(TEMPORARY_PREFIX):
+                yield entry
+
+
+def _temporary_name() -> str:
+    return TEMPORARY_PREFIX + secrets.token_hex(8)
+
+
+def _create(name: str, folder: int) -> int:
+    return os.open(name, _CREATE, 0o666, dir_fd=folder)
+
+
+def _open_folder(out: Path, folders: Sequence[str], *, sync: bool) -> int:
+    """Open the folder `folders` under `out`, making what is missing."""
+    try:
+        current = os.open(out, _FOLDER)
+    except OSError as error:
+        raise _storage_error(error) from error
+    for folder in folders:
+        try:
+            inner = _enter(current, folder, sync=sync)
+        except OSError as error:
+            if error.errno in _JOBS_FAULT:
+                raise InvalidJob(
+                    f"id leads through {folder!r}, which is no folder of {out}"
+                ) from error
+            raise _storage_error(error) from error
+        finally:
+            os.close(current)
+        current = inner
+    return current
+
+
+def _enter(parent: int, folder: str, *, sync: bool) -> int:
+    flags = _FOLDER | os.O_NOFOLLOW
+    try:
+        return os.open(folder, flags, dir_fd=parent)
+    except FileNotFoundError:
+        with suppress(FileExistsError):  # another converter was faster
+            os.mkdir(folder, dir_fd=parent)
+        if sync:
+            os.fsync(parent)
+        return os.open(folder, flags, dir_fd=parent)
+
+
+def _attempt(action: Callable[[], None]) -> JobError | None:
+    try:
+        action()
+    except OSError as error:
+        return _storage_error(error)
+    return None
+
+
+def _storage_error(error: OSError) -> JobError:
+    if error.errno == errno.EISDIR:
+        return InvalidJob(f"the output's name is taken by a folder: {error}")
+    return StorageUnavailable(f"the output folder can't be written to: {error}")

@@ -1,0 +1,179 @@
+"""Opening a source: what its URI may say, and what may lie behind it.
+
+Called by the converters. A source comes from whoever may publish a job, so the
+*opened descriptor* is what the rules are checked against, and what is read from: a
+name can mean something else a moment later.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import unquote_to_bytes
+
+from bwpool.errors import (
+    ConversionFailed,
+    InvalidJob,
+    JobError,
+    SourceMissing,
+    SourceRefused,
+    StorageUnavailable,
+)
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOCTTY", 0)
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An opened regular file; whoever opened it closes it."""
+
+    path: Path
+    descriptor: int
+    status: os.stat_result
+    """As it was when the file was opened."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self.descriptor)
+
+    @property
+    def size(self) -> int:
+        """Its bytes when it was opened."""
+        return self.status.st_size
+
+    def read(self, size: int, at: int = 0) -> bytes:
+        """Return `size` bytes from the offset `at`; fewer where it ends before."""
+        size = min(size, self.size - at)
+        try:
+            return os.pread(self.descriptor, size, at) if size > 0 else b""
+        except OSError as error:
+            raise _source_error(self.path, error) from error
+
+    def is_changed(self) -> bool:
+        """Whether somebody wrote to the file since it was opened."""
+        now = os.fstat(self.descriptor)
+        before = self.status
+        return (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
+
+    def is_file(self, path: Path) -> bool:
+        """Whether `path` leads to this very file."""
+        try:
+            return os.path.samestat(self.status, path.stat())
+        except OSError:
+            return False
+
+
+def parse_uri(uri: str) -> Path:
+    """Return the path that a `file://` URI names.
+
+    Raises InvalidJob for what is no such URI, SourceRefused for another scheme.
+    """
+    scheme = _SCHEME.match(uri)
+    if scheme is None:
+        raise InvalidJob(f"image {uri!r} is not a file:// URI")
+    if scheme[0].lower() == "s3":
+        raise SourceRefused("image is in object storage, which this version can't read")
+    if scheme[0].lower() != "file":
+        raise SourceRefused(f"image has the scheme {scheme[0]!r}; only file is allowed")
+    return _local_path(uri, uri[scheme.end() + 1 :])
+
+
+def _local_path(uri: str, rest: str) -> Path:
+    host, slash, path = rest.removeprefix("//").partition("/")
+    if not rest.startswith("//") or not slash or host.lower() not in ("", "localhost"):
+        raise InvalidJob(f"image {uri!r} is not of the form file:///absolute/path")
+    if "?" in path or "#" in path or _BAD_ESCAPE.search(path):
+        raise InvalidJob(f"image {uri!r} is not percent-encoded")
+    try:
+        decoded = unquote_to_bytes(path)
+    except UnicodeEncodeError:
+        raise InvalidJob("image is not valid Unicode") from None
+    if b"\0" in decoded:
+        raise InvalidJob(f"image {uri!r} contains a NUL")
+    return Path(os.fsdecode(b"/" + decoded))
+
+
+def open_source(path: Path, roots: Sequence[Path]) -> Source:
+    """Open the regular file at `path`, which must lie under one of `roots`, if any.
+
+    Never blocks on what is not a file. Raises SourceRefused, SourceMissing, InvalidJob,
+    ConversionFailed, or StorageUnavailable when the root itself has vanished.
+    """
+    try:
+        if roots:
+            _check_inside(os.path.realpath(path), path, roots)
+        # Looked at first, since merely opening some devices has effects.
+        _check_regular(path, os.stat(path))
+        descriptor = os.open(path, _FLAGS)
+    except (OSError, ValueError) as error:
+        _check_roots(path, roots)
+        raise _source_error(path, error) from error
+    try:
+        status = os.fstat(descriptor)
+        _check_regular(path, status)
+        if roots:
+            _check_inside(_real_path(descriptor, path), path, roots)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return Source(path, descriptor, status)
+
+
+def _real_path(descriptor: int, path: Path) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:  # no /proc: the best that a name can tell
+        return os.path.realpath(path)
+
+
+def _check_regular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
+        raise SourceRefused(f"{path} is {kind}, not a regular file")
+
+
+def _check_inside(real: str, path: Path, roots: Sequence[Path]) -> None:
+    if not any(Path(real).is_relative_to(os.path.realpath(root)) for root in roots):
+        raise SourceRefused(f"{path} is outside the folders that sources may lie in")
+
+
+def _check_roots(path: Path, roots: Sequence[Path]) -> None:
+    for root in roots:
+        if path.is_relative_to(root) and not root.is_dir():
+            raise StorageUnavailable(f"the source folder {root} is gone")
+
+
+def _source_error(path: Path, error: OSError | ValueError) -> JobError:
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return SourceMissing(f"there is no file {path}")
+    if number in (errno.EACCES, errno.EPERM):
+        return SourceRefused(f"{path} may not be read by this user")
+    if number in (errno.ELOOP, errno.ENXIO):
+        return SourceRefused(f"{path} is not a regular file: {error}")
+    if number == errno.ENAMETOOLONG or isinstance(error, ValueError):
+        return InvalidJob(f"image is not a usable path: {error}")
+    return ConversionFailed(f"{path} can't be read: {error}")

@@ -1,0 +1,49 @@
+"""A supervisor in a process of its own, with converters that misbehave on demand.
+
+Called as `supervise.py URL '{"stream": …}'`; prints `ready` once it pulls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+
+async def main(url: str, options: dict) -> int:
+    """Supervise until a signal, or until a burst is over."""
+    import workloads
+
+    from bwpool.cli.common import CommonSettings, configure_logging
+    from bwpool.cli.run import supervising, until_stopped
+    from bwpool.queue.contexts import Endpoint
+    from bwpool.settings import (
+        ConvertSettings,
+        PoolSettings,
+        QueueSettings,
+        RunSettings,
+    )
+
+    configure_logging(CommonSettings(log_format="json"))
+    ending = RunSettings(
+        burst=options.get("burst", False),
+        drain_timeout=options.get("drain_timeout", 25.0),
+    )
+    async with supervising(
+        Endpoint(urls=(url,)),
+        QueueSettings(**options["queue"]),
+        ConvertSettings(out=options["out"], no_sync=True),
+        PoolSettings(
+            procs=options.get("procs", 2), timeout=options.get("timeout", 30.0)
+        ),
+        ending,
+        load=workloads.misbehaving,
+    ) as supervisor:
+        print("ready", flush=True)
+        return await until_stopped(supervisor, is_burst=ending.burst)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    sys.exit(asyncio.run(main(sys.argv[1], json.loads(sys.argv[2]))))

@@ -1,0 +1,182 @@
+"""Pictures in several strips or pages come out as they would in one piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pyvips
+from PIL import Image, ImageSequence
+
+from bwpool.convert import colour, convert, prepare, sauvola
+from bwpool.errors import InvalidJob, LimitExceeded
+from bwpool.job import METHODS
+from bwpool.settings import ConvertSettings
+import pictures
+from pictures import job, luma, photo, save, settings, stored
+
+FORMATS = ("jpg", "png", "tiff", "webp")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prepared() -> None:
+    """Prepare this process as a converter does."""
+    prepare(ConvertSettings())
+
+
+@pytest.fixture
+def streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let even small pictures pass in strips of a few rows."""
+    monkeypatch.setattr(colour, "STREAMED_PIXELS", 1000)
+    monkeypatch.setattr(colour, "_STRIP_PIXELS", 320 * 37)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_strips_make_no_difference(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture that passes in strips gives the pixels that it gives in one piece."""
+    source = save(photo(), tmp_path / "in.png")
+    results: dict[str, list[np.ndarray]] = {format: [] for format in FORMATS}
+    for rows in (0, 37, 64):
+        if rows:
+            monkeypatch.setattr(colour, "STREAMED_PIXELS", 1000)
+            monkeypatch.setattr(colour, "_STRIP_PIXELS", 320 * rows)
+        for format, seen in results.items():
+            asked = job(source, method=method, format=format)
+            converted, pending = convert(asked, settings(tmp_path))
+            pending.commit()
+            seen.append(stored(converted.output))
+
+    for whole, *stripped in results.values():
+        assert all(np.array_equal(whole, pixels) for pixels in stripped)
+
+
+@pytest.mark.usefixtures("streamed")
+@pytest.mark.parametrize("name", ["tiled.tiff", "sixteen.png", "cmyk.jpg"])
+def test_strips_of_other_formats_agree(name: str, tmp_path: Path) -> None:
+    """What is decoded in strips is the same picture."""
+    source = pictures.READABLE[name](tmp_path / name)
+    converted, pending = convert(
+        job(source, method="gray", format="png"), settings(tmp_path)
+    )
+    pending.commit()
+
+    near = 40 if name in pictures.BAD_TONE else 2
+    assert stored(converted.output).mean() == pytest.approx(
+        luma(photo()).mean(), abs=near
+    )
+
+
+@pytest.mark.usefixtures("streamed")
+def test_turned_picture_streams(tmp_path: Path) -> None:
+    """A picture stored on its side is set upright in strips too."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    source = save(photo(), tmp_path / "in.png", exif=exif)
+    converted, pending = convert(
+        job(source, method="gray", format="png"), settings(tmp_path)
+    )
+    pending.commit()
+    expected = luma(photo().transpose(Image.Transpose.ROTATE_270))
+
+    assert np.array_equal(expected, stored(converted.output))
+
+
+def test_context_of_strips_is_that_of_the_page() -> None:
+    """However a page is cut, Sauvola's threshold sees the same neighbourhoods."""
+    gray = np.asarray(pictures.text_page(300, 260)[0])
+    (whole,) = sauvola.sauvola(iter([gray]))
+
+    def cut(rows: int) -> Iterator[np.ndarray]:
+        return (gray[top : top + rows] for top in range(0, len(gray), rows))
+
+    for rows in (25, 31, 64, 259):
+        assert np.array_equal(whole, np.concatenate(list(sauvola.sauvola(cut(rows)))))
+
+
+def pages(folder: Path) -> tuple[Path, list[Image.Image]]:
+    """Store three pages of different sizes and resolutions in one TIFF."""
+    images = [photo(), photo(200, 320), photo(101, 37)]
+    first, *others = images
+    path = folder / "pages.tif"
+    first.save(path, save_all=True, append_images=others, dpi=(300, 300))
+    return path, images
+
+
+def test_pages_become_pages(tmp_path: Path) -> None:
+    """A TIFF of several pages becomes a G4 TIFF of as many, each as it should be."""
+    source, images = pages(tmp_path)
+    converted, pending = convert(job(source), settings(tmp_path))
+    pending.commit()
+    assert converted.pixels == sum(image.width * image.height for image in images)
+    with Image.open(converted.output) as result:
+        for page, image in zip(ImageSequence.Iterator(result), images, strict=True):
+            assert page.info["compression"] == "group4"
+            assert page.info["dpi"] == pytest.approx((300, 300))
+            expected = np.asarray(image.convert("L").convert("1"))
+            assert np.array_equal(expected, np.asarray(page))
+
+
+def test_libvips_reads_the_pages(tmp_path: Path) -> None:
+    """Another library reads the pages that we write as we do."""
+    source, _ = pages(tmp_path)
+    converted, pending = convert(job(source, method="gray"), settings(tmp_path))
+    pending.commit()
+    for number in range(3):
+        image = pyvips.Image.new_from_file(converted.output, page=number)
+        with Image.open(converted.output) as result:
+            result.seek(number)
+            assert np.array_equal(np.asarray(result), image.numpy())
+
+
+def test_pages_need_a_format_that_holds_them(tmp_path: Path) -> None:
+    """Several pages into one that holds one are refused; the error names TIFF."""
+    source, _ = pages(tmp_path)
+    with pytest.raises(InvalidJob, match="tiff"):
+        convert(job(source, format="png"), settings(tmp_path))
+
+
+def test_pages_are_limited(tmp_path: Path) -> None:
+    """Pages are counted, and their pixels together."""
+    source, images = pages(tmp_path)
+    pixels = sum(image.width * image.height for image in images)
+    for limit in ({"max_pages": 2}, {"max_pixels": pixels - 1}):
+        with pytest.raises(LimitExceeded):
+            convert(job(source), settings(tmp_path, **limit))
+
+
+def test_animation_gives_its_first_frame(tmp_path: Path) -> None:
+    """Of an animation, the first frame is converted."""
+    for name in ("in.gif", "in.webp", "in.png"):
+        others = [Image.new("RGB", photo().size, "black")] * 3
+        source = save(photo(), tmp_path / name, save_all=True, append_images=others)
+        converted, pending = convert(
+            job(source, method="gray", format="png"), settings(tmp_path)
+        )
+        pending.commit()
+
+        assert stored(converted.output).mean() == pytest.approx(
+            luma(photo()).mean(), abs=1
+        )
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_pyramid_is_one_picture(bigtiff: bool, tmp_path: Path) -> None:
+    """The small copies that a pyramidal TIFF holds are no pages."""
+    image = pyvips.Image.new_from_array(np.asarray(photo(640, 400)))
+    path = tmp_path / "in.tif"
+    image.tiffsave(
+        str(path),
+        tile=True,
+        pyramid=True,
+        tile_width=64,
+        tile_height=64,
+        bigtiff=bigtiff,
+    )
+    converted, pending = convert(job(path, format="png"), settings(tmp_path))
+    pending.commit()
+
+    assert stored(converted.output).shape == (400, 640)

@@ -1,0 +1,89 @@
+"""Converters that misbehave, each by what the job's id asks for.
+
+Picklable by reference, since they run in real converter processes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bwpool.errors import BadImage, ConversionFailed, StorageUnavailable
+from bwpool.job import Converted, Job
+from bwpool.pool.converter import Work
+from bwpool.settings import ConvertSettings
+
+
+class Nothing:
+    """An output that is in its place already."""
+
+    def commit(self) -> None:
+        """Do nothing."""
+
+
+class Touch:
+    """An output that is a line in a file, so that a test can count conversions."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def commit(self) -> None:
+        """Write the line."""
+        with self.path.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+
+def misbehaving(settings: ConvertSettings) -> Work:
+    """Do what the id says before its first `-`: `crash-1`, `sleep0.5-2`, `bad-3`."""
+
+    def work(
+        job: Job, on_stage: Callable[[str], None]
+    ) -> tuple[Converted, Nothing | Touch]:
+        on_stage("decode")
+        act(job.id.partition("-")[0])
+        done = Converted(job.id, 1, 1, 1)
+        if not settings.out:
+            return done, Nothing()
+        return done, Touch(Path(settings.out) / job.id)
+
+    return work
+
+
+def act(what: str) -> None:
+    """Misbehave."""
+    if what == "crash":
+        print("about to crash", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif what == "exit":
+        os._exit(7)
+    elif what == "garbage":
+        os.write(_channel_fd(), b"garbage\n")
+    elif what == "bug":
+        raise ZeroDivisionError("a bug in the conversion")
+    elif what == "memory":
+        bytearray(1 << 34)
+    elif what == "bad":
+        raise BadImage("no picture")
+    elif what == "failed":
+        raise ConversionFailed("not today")
+    elif what == "storage":
+        raise StorageUnavailable("disk full")
+    elif what.startswith("sleep"):
+        time.sleep(float(what.removeprefix("sleep")))
+    elif what == "killsupervisor":
+        os.kill(os.getppid(), signal.SIGKILL)
+
+
+def _channel_fd() -> int:
+    from bwpool.pool import converter
+
+    return converter._channel.fileno()
+
+
+def failing_to_load(settings: ConvertSettings) -> Work:
+    """Never get ready."""
+    raise ImportError("libvips is not there")
