@@ -37,7 +37,7 @@ from bwpool.queue.connection import Connection
 from bwpool.queue.facts import ConsumerFacts
 from bwpool.queue.lease import RESCUED, Lease
 from bwpool.queue.outbox import Outbox
-from bwpool.queue.requeue import put_back
+from bwpool.queue.requeue import is_copy, put_back, remove_original
 from bwpool.settlement import Settlement, failure_record
 
 MAX_REMEMBERED = 50_000
@@ -187,6 +187,8 @@ class Deliveries:
         self._acked[lease.key] = None
         if len(self._acked) > MAX_REMEMBERED:
             del self._acked[next(iter(self._acked))]
+        if is_copy(lease.headers):
+            self._background.start(self._remove_original(lease))
         self._failed_before.discard(lease.key)
         settlement = self._done.pop(lease.key, None)
         if settlement is not None and isinstance(settlement.verdict, Completed):
@@ -291,6 +293,13 @@ class Deliveries:
         )
         log.info("job.rescued", seq=lease.seq, new_seq=seq, attempt=lease.attempt)
         self._outbox.ack(lease)
+
+    async def _remove_original(self, lease: Lease) -> None:
+        stream = self._consumer.stream
+        try:
+            await remove_original(self._connection, stream, lease, lease.headers)
+        except QueueError as error:
+            log.warning("queue.request_failed", error=str(error))
 
     def _hand_back(self, lease: Lease) -> None:
         """Give a lease to the others at once, without killing its job by that."""
