@@ -111,8 +111,8 @@ class Deliveries:
         """Take a delivery.
 
         Six cases, the first that holds: held here already; done here already; we are
-        leaving; known to be hopeless; a last delivery that crashes alone may have
-        brought about; a job to be done.
+        leaving; known to be hopeless; near its end, perhaps by crashes alone; a job to
+        be done.
         """
         key = lease.key
         if (held := self._held.get(key)) is not None:
@@ -188,7 +188,11 @@ class Deliveries:
         if len(self._acked) > MAX_REMEMBERED:
             del self._acked[next(iter(self._acked))]
         if is_copy(lease.headers):
-            self._background.start(self._remove_original(lease))
+            self._background.start(self._clear_up(lease))
+        else:
+            self._finish(lease)
+
+    def _finish(self, lease: Lease) -> None:
         self._failed_before.discard(lease.key)
         settlement = self._done.pop(lease.key, None)
         if settlement is not None and isinstance(settlement.verdict, Completed):
@@ -258,16 +262,17 @@ class Deliveries:
     # ── When a delivery is not the job's failure ─────────────────────────────────
 
     def _may_be_innocent(self, lease: Lease) -> bool:
-        """Whether crashes of supervisors may have brought this last delivery about.
+        """Whether crashes of supervisors may have used up this message's deliveries.
 
         That must be asked, but no more than once a job.
         """
-        last = is_last(lease.attempt, self._consumer.max_deliver)
-        is_suspect = last and lease.attempt > 1 and not lease.is_rescued
+        # The last but one as well: a crash on the way leaves another chance.
+        is_late = is_last(lease.attempt + 1, self._consumer.max_deliver)
+        is_suspect = is_late and lease.attempt > 1 and not lease.is_rescued
         return is_suspect and lease.key not in self._failed_before
 
     async def _spare(self, lease: Lease) -> None:
-        """Convert a job at its last delivery if it ever failed by itself.
+        """Convert a job near its last delivery if it ever failed by itself.
 
         Else put it back as new, lest the next crash kills it.
         """
@@ -294,12 +299,13 @@ class Deliveries:
         log.info("job.rescued", seq=lease.seq, new_seq=seq, attempt=lease.attempt)
         self._outbox.ack(lease)
 
-    async def _remove_original(self, lease: Lease) -> None:
+    async def _clear_up(self, lease: Lease) -> None:
+        """Remove what a rescuer that died on the way left of the same job."""
         stream = self._consumer.stream
-        try:
-            await remove_original(self._connection, stream, lease, lease.headers)
-        except QueueError as error:
-            log.warning("queue.request_failed", error=str(error))
+        await self._insist(
+            lambda: remove_original(self._connection, stream, lease, lease.headers)
+        )
+        self._finish(lease)
 
     def _hand_back(self, lease: Lease) -> None:
         """Give a lease to the others at once, without killing its job by that."""
