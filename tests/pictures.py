@@ -86,7 +86,7 @@ def _tiled(path: Path) -> Path:
 
 
 def _heic(path: Path) -> Path:
-    from pillow_heif import from_pillow
+    from pillow_heif import from_pillow  # noqa: PLC0415 - an extra
 
     from_pillow(photo()).save(path, quality=95)
     return path
@@ -136,7 +136,7 @@ def job(path: Path, job_id: str = "output", **asked: Any) -> Job:
 
 def settings(out: Path, **given: Any) -> ConvertSettings:
     """Make settings with `out`, unsynced, to be quick."""
-    return ConvertSettings(out=str(out), **{"sync": False, **given})
+    return ConvertSettings(out=str(out), **{"no_sync": True, **given})
 
 
 def stored(path: str | Path) -> Pixels:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import pyvips
+from pictures import Pixels, job, luma, photo, save, settings, stored
 from PIL import Image, ImageCms
 
 from bwpool.convert import convert, prepare
 from bwpool.convert.profile import is_plain
 from bwpool.settings import ConvertSettings
-from tests.pictures import Pixels, job, luma, photo, save, settings, stored
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pictures
 import pytest
 import pyvips
+from pictures import job, luma, photo, save, settings, stored
 from PIL import Image, ImageSequence
 
 from bwpool.convert import colour, convert, prepare, sauvola
 from bwpool.errors import InvalidJob, LimitExceeded
 from bwpool.job import METHODS
 from bwpool.settings import ConvertSettings
-from tests import pictures
-from tests.pictures import job, luma, photo, save, settings, stored
 
 FORMATS = ("jpg", "png", "tiff", "webp")
 
@@ -39,13 +39,13 @@ def test_strips_make_no_difference(
 ) -> None:
     """A picture that passes in strips gives the pixels that it gives in one piece."""
     source = save(photo(), tmp_path / "in.png")
-    results: dict[str, list[np.ndarray]] = {format: [] for format in FORMATS}
+    results: dict[str, list[np.ndarray]] = {target: [] for target in FORMATS}
     for rows in (0, 37, 64):
         if rows:
             monkeypatch.setattr(colour, "STREAMED_PIXELS", 1000)
             monkeypatch.setattr(colour, "_STRIP_PIXELS", 320 * rows)
-        for format, seen in results.items():
-            asked = job(source, method=method, format=format)
+        for target, seen in results.items():
+            asked = job(source, method=method, format=target)
             converted, pending = convert(asked, settings(tmp_path))
             pending.commit()
             seen.append(stored(converted.output))
@@ -114,7 +114,7 @@ def test_pages_become_pages(tmp_path: Path) -> None:
     assert converted.pixels == sum(image.width * image.height for image in images)
     with Image.open(converted.output) as result:
         for page, image in zip(ImageSequence.Iterator(result), images, strict=True):
-            assert "group4" == page.info["compression"]
+            assert page.info["compression"] == "group4"
             assert page.info["dpi"] == pytest.approx((300, 300))
             expected = np.asarray(image.convert("L").convert("1"))
             assert np.array_equal(expected, np.asarray(page))
@@ -164,7 +164,7 @@ def test_animation_gives_its_first_frame(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bigtiff", [False, True])
-def test_pyramid_is_one_picture(bigtiff: bool, tmp_path: Path) -> None:
+def test_pyramid_is_one_picture(*, bigtiff: bool, tmp_path: Path) -> None:
     """The small copies that a pyramidal TIFF holds are no pages."""
     image = pyvips.Image.new_from_array(np.asarray(photo(640, 400)))
     path = tmp_path / "in.tif"
@@ -179,4 +179,4 @@ def test_pyramid_is_one_picture(bigtiff: bool, tmp_path: Path) -> None:
     converted, pending = convert(job(path, format="png"), settings(tmp_path))
     pending.commit()
 
-    assert (400, 640) == stored(converted.output).shape
+    assert stored(converted.output).shape == (400, 640)

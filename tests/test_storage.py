@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -28,6 +30,11 @@ def place(out: Path, name: str, data: bytes = b"picture") -> Pending:
     output = Place(out, name, sync=True)
     output.write(data)
     return output.finish()
+
+
+def names(folder: Path) -> list[str]:
+    """List a folder."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -88,7 +95,7 @@ def test_source_is_read_by_its_descriptor(tmp_path: Path) -> None:
         path.rename(tmp_path / "b.jpg")
         path.write_bytes(b"second")
 
-        assert b"first" == source.read(100)
+        assert source.read(100) == b"first"
         assert not source.is_changed()
 
 
@@ -150,7 +157,7 @@ def test_source_outside_the_roots_is_refused(tmp_path: Path) -> None:
 
     for path in (root / "a.jpg", outside / "link.jpg"):
         with storage.open_source(path, (tmp_path / "other", root)) as source:
-            assert 0 == source.size
+            assert source.size == 0
 
 
 def test_root_behind_a_link_is_a_root(tmp_path: Path) -> None:
@@ -160,7 +167,7 @@ def test_root_behind_a_link_is_a_root(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("root")
 
     with storage.open_source(tmp_path / "link/a.jpg", (tmp_path / "link",)) as source:
-        assert 0 == source.size
+        assert source.size == 0
 
 
 def test_vanished_root_is_not_the_jobs_fault(tmp_path: Path) -> None:
@@ -170,7 +177,7 @@ def test_vanished_root_is_not_the_jobs_fault(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("job_id", "source", "format", "name"),
+    ("job_id", "source", "target", "name"),
     [
         ("a", "x.jpg", "same", "a.jpg"),
         ("a", "x.JPEG", "same", "a.JPEG"),
@@ -185,10 +192,10 @@ def test_vanished_root_is_not_the_jobs_fault(tmp_path: Path) -> None:
     ],
 )
 def test_output_is_named_by_id_and_source(
-    job_id: str, source: str, format: str, name: str
+    job_id: str, source: str, target: str, name: str
 ) -> None:
     """An output has the job's id and the extension that the contract promises."""
-    assert name == storage.output_name(job_id, source, format)
+    assert name == storage.output_name(job_id, source, target)
 
 
 @pytest.mark.parametrize(
@@ -212,10 +219,10 @@ def test_output_appears_whole_on_commit(tmp_path: Path) -> None:
     """Until it is committed, an output has only its temporary name."""
     pending = place(tmp_path, "a/b/c.png")
 
-    assert [] == list((tmp_path / "a/b").glob("c*"))
+    assert list((tmp_path / "a/b").glob("c*")) == []
     pending.commit()
-    assert b"picture" == (tmp_path / "a/b/c.png").read_bytes()
-    assert ["c.png"] == os.listdir(tmp_path / "a/b")
+    assert (tmp_path / "a/b/c.png").read_bytes() == b"picture"
+    assert names(tmp_path / "a/b") == ["c.png"]
 
 
 def test_output_is_overwritten_in_parts(tmp_path: Path) -> None:
@@ -226,14 +233,14 @@ def test_output_is_overwritten_in_parts(tmp_path: Path) -> None:
     output.write(b"1234", at=4)
     output.finish().commit()
 
-    assert b"head1234tail" == (tmp_path / "a.tiff").read_bytes()
+    assert (tmp_path / "a.tiff").read_bytes() == b"head1234tail"
 
 
 def test_discarded_output_leaves_nothing(tmp_path: Path) -> None:
     """Discarding removes the temporary file."""
     place(tmp_path, "a.png").discard()
 
-    assert [] == os.listdir(tmp_path)
+    assert names(tmp_path) == []
 
 
 def test_output_has_the_mode_of_the_umask(tmp_path: Path) -> None:
@@ -244,7 +251,7 @@ def test_output_has_the_mode_of_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(before)
 
-    assert 0o640 == stat.S_IMODE((tmp_path / "a.png").stat().st_mode)
+    assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == 0o640
 
 
 def test_many_outputs_are_committed_together(tmp_path: Path) -> None:
@@ -253,9 +260,9 @@ def test_many_outputs_are_committed_together(tmp_path: Path) -> None:
     pendings = [place(tmp_path, name) for name in ("a.png", "b.png", "c/d.png")]
     errors = storage.commit_all(pendings)
 
-    assert [True, False, True] == [error is None for error in errors]
+    assert [error is None for error in errors] == [True, False, True]
     assert isinstance(errors[1], InvalidJob)
-    assert {"a.png", "b.png", "c"} == set(os.listdir(tmp_path))
+    assert {"a.png", "b.png", "c"} == set(names(tmp_path))
 
 
 def test_id_never_follows_a_link_out(tmp_path: Path) -> None:
@@ -269,7 +276,7 @@ def test_id_never_follows_a_link_out(tmp_path: Path) -> None:
         with pytest.raises(InvalidJob):
             place(out, name)
 
-    assert [] == os.listdir(elsewhere)
+    assert names(elsewhere) == []
 
 
 def test_vanished_output_folder_is_unavailable(tmp_path: Path) -> None:
@@ -291,8 +298,9 @@ def test_vanished_output_folder_is_unavailable(tmp_path: Path) -> None:
 def test_full_disk_is_unavailable(tmp_path: Path) -> None:
     """A disk without room is the supervisor's trouble."""
     output = Place(tmp_path, "a.png", sync=False)
-    os.close(output._file)
-    output._file = os.open("/dev/full", os.O_WRONLY)
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, output._temporary.file)
+    os.close(full)
     with pytest.raises(StorageUnavailable, match="space"):
         output.write(b"picture")
     output.discard()
@@ -302,7 +310,7 @@ def test_probe_leaves_nothing(tmp_path: Path) -> None:
     """Probing a good folder is silent and leaves it as it was."""
     storage.probe(tmp_path)
 
-    assert [] == os.listdir(tmp_path)
+    assert names(tmp_path) == []
 
 
 def test_only_stale_temporaries_are_removed(tmp_path: Path) -> None:
@@ -317,19 +325,16 @@ def test_only_stale_temporaries_are_removed(tmp_path: Path) -> None:
         os.utime(path, (long_ago, long_ago))
     (tmp_path / ".bwpool-fresh").touch()
 
-    assert 2 == storage.remove_stale_temporaries(tmp_path)
+    assert storage.remove_stale_temporaries(tmp_path) == 2
     assert not any(path.exists() for path in stale)
     assert all(path.exists() for path in (*kept, tmp_path / ".bwpool-fresh"))
 
 
 def test_storage_loads_no_picture_library() -> None:
     """The supervisor may import storage: it brings neither Pillow nor libvips."""
-    import subprocess
-    import sys
-
     script = (
         "import sys, bwpool.storage;"
         "sys.exit(any(name in sys.modules for name in ('PIL', 'pyvips', 'numpy')))"
     )
 
-    assert 0 == subprocess.run([sys.executable, "-c", script]).returncode
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -58,7 +58,7 @@ def encode(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
 
 
 def _encode_strip(strip: Rows, page: Page, plan: Plan) -> bytes:
-    if plan.is_packed:
+    if plan.unit == "bit":
         return _g4(strip, page.width)
     differences = strip.copy()
     differences[:, 1:] -= strip[:, :-1]
@@ -83,7 +83,7 @@ def _g4(strip: Rows, width: int) -> bytes:
 def _entries(
     page: Page, plan: Plan, rows: int, offsets: list[int], lengths: list[int]
 ) -> list[Entry]:
-    packed = plan.is_packed
+    packed = plan.unit == "bit"
     entries = [
         (256, _LONG, (page.width,)),
         (257, _LONG, (page.height,)),

@@ -1,1 +1,0 @@
-"""The tests, and what they share."""
