@@ -44,7 +44,7 @@ from bwpool.pool.pool import CHILD_ENVIRONMENT
 from bwpool.settings import ConvertSettings
 
 QUALITY = 75
-ROUNDS = 9
+ROUNDS = 21
 THUMBNAIL_ROUNDS = 101
 SLOW_ROUNDS = 5
 """For other programs, which take seconds, and whose medians are steady."""
@@ -376,7 +376,9 @@ def show(found: dict[str, Any]) -> None:
     """Print the measurements as tables."""
     print(" · ".join(f"{key} {value}" for key, value in found["host"].items()))
     print(f"corpus {found['corpus']}")
-    print("\nspeed: ms, spread, images/s, megapixels/s, of the floor, × ImageMagick")
+    print(
+        "\nspeed: ms, spread, images/s, megapixels/s, of the floor, times ImageMagick"
+    )
     seconds = {
         (one["picture"], one["contender"]): one["seconds"] for one in found["speed"]
     }

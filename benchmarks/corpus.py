@@ -1,4 +1,4 @@
-"""Which pictures do the benchmarks convert?
+"""The pictures that the benchmarks convert.
 
 Photographs of landscapes that this script renders: fractal terrain under light and
 haze, woods, water, and a sensor's grain; as hard to compress as photographs are, and
@@ -92,7 +92,7 @@ def digest(samples: Iterable[Sample]) -> str:
 
 
 def landscape(width: int, height: int, *, seed: int) -> Image.Image:
-    """Render a landscape: sky, ranges of hills in haze, woods, and water before them."""
+    """Render a landscape: sky, hills in haze, woods, and water before them."""
     random = np.random.default_rng(seed)
     picture = _sky(width, height, random)
     for distance in (1.0, 0.6, 0.3, 0.0):
@@ -104,11 +104,9 @@ def landscape(width: int, height: int, *, seed: int) -> Image.Image:
 
 def _sky(width: int, height: int, random: np.random.Generator) -> Plane:
     down = np.linspace(0, 1, height)[:, None, None]
-    blue = (
-        np.array([70.0, 120.0, 200.0]) * (1 - down) + np.array([225, 215, 200]) * down
-    )
+    zenith, horizon = np.array([70.0, 120.0, 200.0]), np.array([225.0, 215.0, 200.0])
     clouds = _fractal(width, height, 1.7, random)[..., None].clip(0, None) * 70
-    return blue + clouds
+    return zenith * (1 - down) + horizon * down + clouds
 
 
 def _hills(picture: Plane, distance: float, random: np.random.Generator) -> None:
@@ -121,9 +119,8 @@ def _hills(picture: Plane, distance: float, random: np.random.Generator) -> None
     slope = np.diff(ground, axis=1, append=ground[:, -1:])
     light = (0.75 + 8.0 * slope + 0.22 * ground)[..., None].clip(0.05, 1.6)
     wood, haze = np.array([62.0, 84.0, 40.0]), np.array([170.0, 185.0, 205.0])
-    colour = (
-        light * wood * (1 - distance) + haze * (0.35 + 0.65 * light / 1.6) * distance
-    )
+    near, far = light * wood, haze * (0.35 + 0.4 * light)
+    colour = near * (1 - distance) + far * distance
     inside = rows >= top
     picture[inside] = colour[inside]
 
@@ -133,9 +130,8 @@ def _water(picture: Plane, random: np.random.Generator) -> None:
     height, width, _ = picture.shape
     shore = height * 3 // 4
     depth = height - shore
-    ripples = (
-        _fractal(width, depth, 1.0, random) * 6 * np.linspace(0.2, 1, depth)[:, None]
-    )
+    waves = 6 * np.linspace(0.2, 1, depth)[:, None]
+    ripples = _fractal(width, depth, 1.0, random) * waves
     rows = shore - 1 - np.arange(depth)[:, None] + ripples.round().astype(int)
     columns = np.arange(width)[None, :]
     mirrored = picture[rows.clip(0, shore - 1), columns]
