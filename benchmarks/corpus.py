@@ -141,7 +141,7 @@ def _water(picture: Plane, random: np.random.Generator) -> None:
 def _fractal(
     width: int, height: int, roughness: float, random: np.random.Generator
 ) -> Plane:
-    """Make noise whose amplitude falls with frequency, as that of real surfaces does."""
+    """Make noise whose amplitude falls with frequency, as on real surfaces."""
     across = np.fft.rfftfreq(width)[None, :] * width
     down = np.fft.fftfreq(height)[:, None] * height
     frequency = np.hypot(across, down)
