@@ -6,7 +6,7 @@ Every converter runs this module's top level again, so it imports nothing there.
 
 def main() -> None:
     """Run the command line."""
-    from bwpool.cli.app import run_command_line  # noqa: PLC0415
+    from bwpool.cli.app import run_command_line
 
     run_command_line()
 

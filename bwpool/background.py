@@ -1,9 +1,9 @@
-"""Tasks that run beside the loop, kept until they end, and the pauses between tries."""
+"""Tasks that run on the side, waiting for the first of two, pauses between tries."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Coroutine, Iterator
 from typing import Any
 
 import structlog
@@ -42,3 +42,17 @@ def pauses(first: float = 0.5, longest: float = 10.0) -> Iterator[float]:
     while True:
         yield pause
         pause = min(longest, pause * 2)
+
+
+async def first_of(one: Awaitable[object], other: Awaitable[object]) -> None:
+    """Return when one of two is done; a coroutine among them is cancelled, if it isn't.
+
+    A future or a task belongs to somebody else and goes on.
+    """
+    ours = [x for x in (one, other) if not isinstance(x, asyncio.Future)]
+    waiting = {x: asyncio.ensure_future(x) for x in (one, other)}
+    try:
+        await asyncio.wait(waiting.values(), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for awaitable in ours:
+            waiting[awaitable].cancel()

@@ -93,7 +93,7 @@ class Deliveries:
         """Completed; their acks wait for confirmation."""
         self._acked: dict[tuple[int, int], None] = {}
         """Out of the queue, the latest `MAX_REMEMBERED`."""
-        self._spent: dict[tuple[int, int], JobError] = {}
+        self._spent: dict[tuple[int, int], tuple[Job | None, Report]] = {}
         """Incurable; their deliveries are being used up."""
         self._stalled: list[tuple[Lease, Job]] = []
         """Waiting for our storage to come back."""
@@ -106,9 +106,11 @@ class Deliveries:
     # ── The way of a delivery that goes well ─────────────────────────────────────
 
     def receive(self, lease: Lease) -> None:
-        """Take a delivery. Six cases, the first that holds: held here already; done
-        here already; we are leaving; known to be hopeless; a last delivery that
-        crashes alone may have brought about; a job to be done.
+        """Take a delivery.
+
+        Six cases, the first that holds: held here already; done here already; we are
+        leaving; known to be hopeless; a last delivery that crashes alone may have
+        brought about; a job to be done.
         """
         key = lease.key
         if (held := self._held.get(key)) is not None:
@@ -119,8 +121,8 @@ class Deliveries:
             self._outbox.ack(lease)
         elif self.is_leaving:
             self._hand_back(lease)
-        elif (error := self._spent.get(key)) is not None:
-            self._settle(lease, None, Report(error, 0.0))
+        elif (spent := self._spent.get(key)) is not None:
+            self._settle(lease, *spent)
         elif self._may_be_innocent(lease):
             self._background.start(self._spare(lease))
         else:
@@ -222,9 +224,9 @@ class Deliveries:
             case Retried(_, delay):
                 self.tally.retried += 1
                 self._outbox.nak(lease, delay)
-            case Spent(error):
+            case Spent():
                 # The next deliveries come at once, and to whoever pulls.
-                self._spent[lease.key] = error
+                self._spent[lease.key] = (settlement.job, report)
                 self._outbox.nak(lease)
             case Failed():
                 self.tally.failed += 1
@@ -248,15 +250,17 @@ class Deliveries:
     # ── When a delivery is not the job's failure ─────────────────────────────────
 
     def _may_be_innocent(self, lease: Lease) -> bool:
-        """Whether this is a last delivery whose earlier ones may all have been lost
-        to crashes of supervisors; that must be asked, but no more than once a job.
+        """Whether crashes of supervisors may have brought this last delivery about.
+
+        That must be asked, but no more than once a job.
         """
         last = is_last(lease.attempt, self._consumer.max_deliver)
         return last and lease.attempt > 1 and not lease.is_rescued
 
     async def _spare(self, lease: Lease) -> None:
-        """Convert a job at its last delivery if it ever failed by itself; else put it
-        back as new, lest the next crash kills it.
+        """Convert a job at its last delivery if it ever failed by itself.
+
+        Else put it back as new, lest the next crash kills it.
         """
         has_failed = await self._insist(
             lambda: failures.has_record(self._connection, self._consumer, lease)
@@ -305,7 +309,7 @@ class Deliveries:
                 await asyncio.to_thread(self._probe)
                 break
             except StorageUnavailable as error:
-                log.error("storage.unavailable", reason=error.reason)
+                log.error("storage.unavailable", reason=error.reason)  # noqa: TRY400
         log.info("storage.available")
         self.is_stalled = False
         stalled, self._stalled = self._stalled, []

@@ -115,7 +115,7 @@ def check_advisory(subject: Any, stored: Sequence[str]) -> None:
     if size > MAX_SUBJECT_BYTES:
         raise InvalidJob(f"advisory has {size} bytes, at most 255 are allowed")
     if not subject.isprintable() or any(
-        not token or token in "*>" or " " in token for token in tokens
+        word in ("", "*", ">") or " " in word for word in tokens
     ):
         raise InvalidJob(f"advisory {subject!r} is not a subject one can publish to")
     if subject.startswith("$") or tokens[0] == "bwpool":

@@ -94,5 +94,5 @@ def is_last(attempt: int, max_deliver: int) -> bool:
 def backoff(attempt: int) -> float:
     """Seconds to wait after the failure of delivery number `attempt`, with jitter."""
     # The exponent's own ceiling keeps an unlimited consumer from overflowing.
-    delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempt - 1, 16))
-    return delay * random.uniform(1 - JITTER, 1 + JITTER)
+    delay: float = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempt - 1, 16))
+    return delay * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret

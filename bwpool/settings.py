@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 Method = Literal[
     "floyd-steinberg", "blue-noise", "threshold", "otsu", "sauvola", "gray"
@@ -25,7 +25,8 @@ _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 class Amount(int):
     """A number of bytes or pixels that can be written `2e9`, `64M` or `1.5GiB`."""
 
-    def __new__(cls, value: str | int) -> Amount:
+    def __new__(cls, value: str | int) -> Self:
+        """Read an amount; ValueError if it is none."""
         if isinstance(value, int):
             return super().__new__(cls, value)
         match = _AMOUNT.fullmatch(value.strip())
@@ -34,6 +35,10 @@ class Amount(int):
         number, unit, binary = match.groups()
         base = 1024 if binary else 1000
         return super().__new__(cls, float(number) * base ** _POWER[unit.lower()])
+
+
+MAX_PIXELS = Amount(2_000_000_000)
+MAX_BYTES = Amount(4_000_000_000)
 
 
 def usable_cpus() -> int:
@@ -112,9 +117,9 @@ class ConvertSettings:
     """JPEG and WebP quality, 1 to 100, for jobs that name none."""
     source_root: tuple[Path, ...] = ()
     """A folder that sources may lie in; repeatable. None given: any."""
-    max_pixels: Amount = Amount(2_000_000_000)
+    max_pixels: Amount = MAX_PIXELS
     """Refuse sources of more pixels, all pages together."""
-    max_bytes: Amount = Amount(4_000_000_000)
+    max_bytes: Amount = MAX_BYTES
     """Refuse sources of more bytes."""
     max_pages: int = 10_000
     """Refuse sources of more pages."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
 
 import structlog
 
-from bwpool.background import Background
+from bwpool.background import Background, first_of
 from bwpool.deliveries import Deliveries, Parts
 from bwpool.errors import QueueError
 from bwpool.queue.facts import read_depth
@@ -48,7 +47,7 @@ class Supervisor:
         self._outbox = Outbox(
             parts.connection,
             ack_wait=parts.consumer.ack_wait,
-            on_acked=lambda lease: self.deliveries.acked(lease),
+            on_acked=self._acked,
         )
         self.deliveries = Deliveries(parts, self._outbox)
         self._puller = Puller(
@@ -77,7 +76,7 @@ class Supervisor:
             self._background.start(self._stop_when_empty())
         self._puller.start()
         try:
-            await _either(self._stop.wait(), pool.broken)
+            await first_of(self._stop.wait(), pool.broken)
             await self._drain()
         finally:
             await self._background.close()
@@ -96,6 +95,9 @@ class Supervisor:
 
     def _receive(self, lease: Lease) -> None:
         self.deliveries.receive(lease)
+
+    def _acked(self, lease: Lease) -> None:
+        self.deliveries.acked(lease)
 
     def _room(self) -> int:
         """How many messages to ask for now."""
@@ -121,7 +123,7 @@ class Supervisor:
         finishing = asyncio.ensure_future(self._finish())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout):
-                await _either(self._stop_now.wait(), finishing)
+                await first_of(self._stop_now.wait(), finishing)
         if not finishing.done():
             log.warning("supervisor.abandoning", held=len(self.deliveries))
             self.parts.pool.abandon()
@@ -154,14 +156,3 @@ class Supervisor:
                 continue
             if depth.is_empty:
                 return
-
-
-async def _either(one: Awaitable[object], other: Awaitable[object]) -> None:
-    """Wait for the first of two, and cancel neither future that is not our own."""
-    waiting = asyncio.ensure_future(one)
-    try:
-        await asyncio.wait(
-            {waiting, asyncio.ensure_future(other)}, return_when="FIRST_COMPLETED"
-        )
-    finally:
-        waiting.cancel()

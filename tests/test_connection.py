@@ -51,7 +51,7 @@ def up_event(connection: Connection) -> asyncio.Event:
 async def down(connection: Connection) -> None:
     """Wait until a connection has noticed its loss."""
     async with asyncio.timeout(5):
-        while connection.is_up:  # noqa: ASYNC110 - nothing signals the loss
+        while connection.is_up:
             await asyncio.sleep(0)
 
 

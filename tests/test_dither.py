@@ -316,4 +316,4 @@ def test_without_extension() -> None:
 def test_default() -> None:
     """The fastest kernel is the default."""
     assert kernel_name() == KERNELS[0]
-    assert HAVE_KERNEL == (len(KERNELS) > 1)
+    assert (len(KERNELS) > 1) == HAVE_KERNEL

@@ -36,29 +36,32 @@ def test_a_folder_is_walked_and_mirrored(archive):
     """Ids are relative paths without extension, outputs keep theirs."""
     found = find_inputs(["archive"], archive / "out", "same")
 
-    assert ["a", "b/c", "b/d"] == [picture.job_id for picture in found.pictures]
+    assert [picture.job_id for picture in found.pictures] == ["a", "b/c", "b/d"]
     assert archive / "out/b/d.TIF" == found.pictures[2].output
     assert archive / "archive/a.jpg" == found.pictures[0].source
-    assert 1 == found.others
+    assert found.others == 1
 
 
 def test_a_file_is_named_by_its_stem(archive):
     """A single file needs no folder in its id."""
-    assert ["c"] == ids(archive, "archive/b/c.png")
+    assert ids(archive, "archive/b/c.png") == ["c"]
 
 
 def test_several_sources_come_with_their_names(archive):
     """Folders with the same files in them stay apart; files keep their own names."""
-    assert ["archive/a", "archive/b/c", "archive/b/d", "other/a"] == ids(
-        archive, "archive", "other"
-    )
-    assert ["a", "c"] == ids(archive, "archive/a.jpg", "archive/b/c.png")
+    assert ids(archive, "archive", "other") == [
+        "archive/a",
+        "archive/b/c",
+        "archive/b/d",
+        "other/a",
+    ]
+    assert ids(archive, "archive/a.jpg", "archive/b/c.png") == ["a", "c"]
 
 
 def test_globs_are_expanded(archive):
     """Ids begin behind the last folder without a wildcard."""
-    assert ["a"] == ids(archive, "archive/*.jpg")
-    assert ["b/c"] == ids(archive, "archive/**/*.png")
+    assert ids(archive, "archive/*.jpg") == ["a"]
+    assert ids(archive, "archive/**/*.png") == ["b/c"]
 
 
 def test_lists_are_read(archive):
@@ -67,7 +70,7 @@ def test_lists_are_read(archive):
 
     listed = ids(archive, "@list.txt")
     assert ["archive/a", f"{archive}/other/a"[1:]] == listed
-    assert ["archive/b/c"] == ids(archive, "-", stdin=["archive/b/c.png\n"])
+    assert ids(archive, "-", stdin=["archive/b/c.png\n"]) == ["archive/b/c"]
 
 
 def test_stems_that_occur_twice_keep_their_extension(archive):
@@ -82,7 +85,7 @@ def test_an_output_folder_inside_the_source_is_not_fed(archive):
     (archive / "archive/bw").mkdir()
     (archive / "archive/bw/a.jpg").touch()
 
-    assert ["a", "b/c", "b/d"] == ids(archive, "archive", out="archive/bw")
+    assert ids(archive, "archive", out="archive/bw") == ["a", "b/c", "b/d"]
 
 
 def test_an_output_never_replaces_its_source(archive):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
+import sys
 import time
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -55,8 +56,9 @@ async def test_jobs_are_done_and_reported():
         )
 
         assert [f"ok-{i}" for i in range(50)] == [r.outcome.output for r in reports]
-        assert "<Pool [Slots: 2 ready, 0 other | Jobs: 0 ordered, 0 waiting]>" == repr(
-            pool
+        assert (
+            repr(pool)
+            == "<Pool [Slots: 2 ready, 0 other | Jobs: 0 ordered, 0 waiting]>"
         )
 
 
@@ -66,7 +68,7 @@ async def test_a_failed_conversion_says_why():
         report = await pool.submit(job("bad-1"))
 
         assert isinstance(report.outcome, BadImage)
-        assert "no picture" == report.outcome.reason
+        assert report.outcome.reason == "no picture"
 
 
 async def test_a_bug_costs_one_job_and_not_the_converter():
@@ -76,7 +78,7 @@ async def test_a_bug_costs_one_job_and_not_the_converter():
         report = await pool.submit(job("bug-1"))
 
         assert isinstance(report.outcome, ConversionFailed)
-        assert "ZeroDivisionError: a bug in the conversion" == report.outcome.reason
+        assert report.outcome.reason == "ZeroDivisionError: a bug in the conversion"
         assert before == converters()
 
 
@@ -88,9 +90,9 @@ async def test_a_crash_charges_one_job_and_says_what_killed_it():
         report = await crashing
 
         assert isinstance(report.outcome, ConverterCrashed)
-        assert "SIGSEGV" == report.death.signal
-        assert -signal.SIGSEGV == report.death.exitcode
-        assert "decode" == report.outcome.stage
+        assert report.death.signal == "SIGSEGV"
+        assert report.death.exitcode == -signal.SIGSEGV
+        assert report.outcome.stage == "decode"
         assert "about to crash" in report.death.stderr
         assert report.death.doing.max_rss_bytes > 1_000_000
         for other in others:
@@ -103,7 +105,7 @@ async def test_an_exit_code_is_told():
         report = await pool.submit(job("exit-1"))
 
         assert isinstance(report.outcome, ConverterCrashed)
-        assert 7 == report.death.exitcode
+        assert report.death.exitcode == 7
 
 
 async def test_an_overdue_conversion_is_killed_in_time():
@@ -119,7 +121,7 @@ async def test_an_overdue_conversion_is_killed_in_time():
         assert others_done < 1.0
         assert isinstance(report.outcome, ConversionTimeout)
         assert 1.0 <= time.monotonic() - started < 1.5
-        assert "SIGKILL" == report.death.signal
+        assert report.death.signal == "SIGKILL"
 
 
 async def test_a_job_behind_a_hang_is_not_charged():
@@ -163,7 +165,7 @@ async def test_a_stopped_converter_does_not_hinder_closing():
         stopped, _ = converters()
         stopped.suspend()
 
-    assert [] == converters()
+    assert converters() == []
 
 
 async def test_withdrawn_jobs_come_back_untouched():
@@ -176,7 +178,7 @@ async def test_withdrawn_jobs_come_back_untouched():
         await wait_for_begin(pool)
         pool.withdraw()
 
-        assert [None] * 100 == [(await future).outcome for future in rest]
+        assert [(await future).outcome for future in rest] == [None] * 100
         assert isinstance((await running_job).outcome, Converted)
 
 
@@ -226,9 +228,9 @@ async def test_converters_that_do_not_start_break_the_pool():
 async def test_converters_die_with_their_supervisor(tmp_path):
     """No converter survives a supervisor killed by SIGKILL."""
     script = tmp_path / "supervisor.py"
-    script.write_text(ORPHANING.format(tests=os.path.dirname(__file__)))
+    script.write_text(ORPHANING.format(tests=str(Path(__file__).parent)))
     child = await asyncio.create_subprocess_exec(
-        os.sys.executable, str(script), stdout=asyncio.subprocess.PIPE
+        sys.executable, str(script), stdout=asyncio.subprocess.PIPE
     )
     pids = [int(pid) for pid in (await child.stdout.readline()).split()]
     processes = [psutil.Process(pid) for pid in pids]
@@ -236,8 +238,8 @@ async def test_converters_die_with_their_supervisor(tmp_path):
     await child.wait()
 
     _, alive = await asyncio.to_thread(psutil.wait_procs, processes, 3)
-    assert 2 == len(pids)
-    assert [] == alive
+    assert len(pids) == 2
+    assert alive == []
 
 
 ORPHANING = """

@@ -46,11 +46,11 @@ async def test_a_burst_converts_everything_once(server, connection, names, out):
         code = await supervisor.wait()
 
     info = await consumer_info(connection, names)
-    assert 0 == code, supervisor.stderr
+    assert code == 0, supervisor.stderr
     assert {1} == set(conversions(out).values())
-    assert 500 == len(conversions(out))
-    assert 0 == await stored(connection, names)
-    assert 500 == info["delivered"]["consumer_seq"]
+    assert len(conversions(out)) == 500
+    assert await stored(connection, names) == 0
+    assert info["delivered"]["consumer_seq"] == 500
 
 
 async def test_advisories_say_the_id_and_nothing_else(server, connection, names, out):
@@ -73,7 +73,7 @@ async def test_advisories_say_the_id_and_nothing_else(server, connection, names,
 
     expected = {(f"advisory.ok-{i}", b'{"id":"ok-%d"}' % i) for i in range(20)}
     assert expected == set(told)
-    assert 20 == len(told)
+    assert len(told) == 20
 
 
 async def test_two_supervisors_and_a_seed_worker_share_a_queue(
@@ -106,13 +106,13 @@ async def test_two_supervisors_and_a_seed_worker_share_a_queue(
         await eventually(lambda: is_empty(connection, names))
         one.send(signal.SIGTERM)
         other.send(signal.SIGTERM)
-        assert [0, 0] == [await one.wait(), await other.wait()]
+        assert [await one.wait(), await other.wait()] == [0, 0]
 
     counts = conversions(out)
     workers = Counter(path.read_text().split()[0] for path in out.iterdir())
-    assert 300 == len(counts)
+    assert len(counts) == 300
     assert {1} == set(counts.values())
-    assert 5 == len(workers)
+    assert len(workers) == 5
     assert by_hand == workers["seed"] > 0
 
 
@@ -125,10 +125,10 @@ async def test_a_long_conversion_is_delivered_once(server, connection, names, ou
     await create_seed_topology(connection, names, ack_wait=2_000_000_000)
     await publish_all(connection, names, jobs("sleep6", 1))
     async with supervise(server.url, names, out, burst=True) as supervisor:
-        assert 0 == await supervisor.wait()
+        assert await supervisor.wait() == 0
 
     info = await consumer_info(connection, names)
-    assert 1 == info["delivered"]["consumer_seq"]
+    assert info["delivered"]["consumer_seq"] == 1
     assert Counter({"sleep6-0": 1}) == conversions(out)
 
 
@@ -169,10 +169,10 @@ async def test_innocents_survive_six_kills(server, connection, names, out):
             await eventually(lambda: redelivered(connection, names, before + 4))  # noqa: B023
             await supervisor.kill()
     async with supervise(server.url, names, out, burst=True, procs=4) as supervisor:
-        assert 0 == await supervisor.wait()
+        assert await supervisor.wait() == 0
 
-    assert 4 == len(conversions(out))
-    assert 0 == await stored(connection, names)
+    assert len(conversions(out)) == 4
+    assert await stored(connection, names) == 0
 
 
 async def redelivered(connection, names, count):
@@ -194,13 +194,13 @@ async def test_a_drain_finishes_what_is_begun_and_hands_back_the_rest(
             drained.send_group(signal.SIGINT)
         else:
             drained.send(signal.SIGTERM)
-        assert 0 == await drained.wait(10)
+        assert await drained.wait(10) == 0
     started = time.monotonic()
     async with supervise(server.url, names, out, burst=True) as other:
-        assert 0 == await other.wait()
+        assert await other.wait() == 0
 
     assert time.monotonic() - started < 20
-    assert 40 == len(conversions(out))
+    assert len(conversions(out)) == 40
     assert {1} == set(conversions(out).values())
 
 
@@ -216,11 +216,11 @@ async def test_last_deliveries_survive_a_drain(server, connection, names, out):
         await drained.line()
         await eventually(lambda: all_delivered(connection, names, 2))
         drained.send(signal.SIGTERM)
-        assert 0 == await drained.wait(15)
+        assert await drained.wait(15) == 0
 
     info = await consumer_info(connection, names)
-    assert 2 == await stored(connection, names)
-    assert 2 == info["num_pending"]
+    assert await stored(connection, names) == 2
+    assert info["num_pending"] == 2
 
 
 async def test_a_second_signal_stops_at_once(server, connection, names, out):
@@ -233,9 +233,9 @@ async def test_a_second_signal_stops_at_once(server, connection, names, out):
         supervisor.send(signal.SIGTERM)
         await asyncio.sleep(0.3)  # two signals at once would be one
         supervisor.send(signal.SIGTERM)
-        assert 1 == await supervisor.wait(5)
+        assert await supervisor.wait(5) == 1
 
-    assert 2 == await stored(connection, names)
+    assert await stored(connection, names) == 2
 
 
 async def test_what_can_not_be_done_is_recorded_and_stays(
@@ -265,9 +265,9 @@ async def test_what_can_not_be_done_is_recorded_and_stays(
         code = await supervisor.wait()
     await connection.client.flush()
 
-    assert 1 == code
-    assert [1, 2, 3, 4, 5] == sorted(dead)
-    assert 5 == await stored(connection, names)
+    assert code == 1
+    assert sorted(dead) == [1, 2, 3, 4, 5]
+    assert await stored(connection, names) == 5
     assert {f"ok-{i}" for i in range(5)} == set(conversions(out))
 
 
@@ -278,9 +278,9 @@ async def test_a_crash_is_retried_and_spares_the_others(server, connection, name
     async with supervise(server.url, names, out, burst=True) as supervisor:
         code = await supervisor.wait()
 
-    assert 1 == code
-    assert 1 == await stored(connection, names)
-    assert 50 == len(conversions(out))
+    assert code == 1
+    assert await stored(connection, names) == 1
+    assert len(conversions(out)) == 50
     assert {1} == set(conversions(out).values())
 
 
@@ -293,7 +293,7 @@ async def test_trouble_with_storage_is_not_the_jobs(server, connection, names, o
         await eventually(lambda: all_delivered(connection, names, 1))
         await asyncio.sleep(1)  # several probes: nothing may happen
         supervisor.send(signal.SIGTERM)
-        assert 0 == await supervisor.wait(10)
+        assert await supervisor.wait(10) == 0
 
     info = await consumer_info(connection, names)
-    assert 1 == info["num_pending"]
+    assert info["num_pending"] == 1

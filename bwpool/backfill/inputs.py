@@ -16,8 +16,24 @@ from bwpool.errors import ConfigError, InvalidJob
 from bwpool.storage import output_name
 
 PICTURE_SUFFIXES = frozenset(
-    ".avif .bmp .dib .gif .heic .heif .j2k .jp2 .jpe .jpeg .jpg .jpx .png .tif .tiff "
-    ".webp".split()
+    [
+        ".avif",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".heic",
+        ".heif",
+        ".j2k",
+        ".jp2",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".jpx",
+        ".png",
+        ".tif",
+        ".tiff",
+        ".webp",
+    ]
 )
 """What is taken from a folder; a file that is named itself is always taken."""
 
@@ -153,7 +169,8 @@ def _matching(pattern: str, out: Path, inputs: Inputs) -> Iterator[tuple[Path, P
     base = Path(pattern)
     while glob.has_magic(str(base)):
         base = base.parent
-    matches = sorted(glob.iglob(pattern, recursive=True))
+    # Not Path.glob: a pattern may be absolute.
+    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
     for match in map(Path, matches):
         if match.is_file():
             yield match, match.relative_to(base).parts

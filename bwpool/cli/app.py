@@ -48,7 +48,7 @@ def _shown_default(value: object) -> str | None:
 
 def known_options(app: cyclopts.App) -> frozenset[str]:
     """Collect the options of all commands, by the names they have in a file."""
-    names = set()
+    names: set[str] = set()
     for name in app:
         if name.startswith("-"):
             continue

@@ -23,7 +23,6 @@ from bwpool.settings import (
     ServerSettings,
 )
 
-
 _GROUPS = (
     "Options",
     "Conversion",

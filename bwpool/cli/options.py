@@ -70,14 +70,11 @@ def read_file(path: Path) -> dict[str, Any]:
 
 def server_in_file(path: Path | None) -> ServerSettings:
     """Read what the file says of the server, which counts for less than NATS_*."""
-    values = {} if path is None else read_file(path)
-    return ServerSettings(
-        **{
-            option.name: Path(value) if option.name in _FILES else value
-            for option in fields(ServerSettings)
-            if (value := values.get(option.name)) is not None
-        }
-    )
+    given: dict[str, Any] = {} if path is None else read_file(path)
+    known = {name: value for name, value in given.items() if name in _SERVER}
+    for name in _FILES & known.keys():
+        known[name] = Path(known[name])
+    return ServerSettings(**known)
 
 
 def _outdir(

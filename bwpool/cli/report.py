@@ -36,11 +36,10 @@ def _summary(ledger: Ledger, elapsed: float) -> dict[str, float]:
 
 
 def _lines(ledger: Ledger, inputs: Inputs, out: Path, elapsed: float) -> list[str]:
-    lines = [
-        f"{_count(ledger.converted, 'picture')} converted in {elapsed:.1f} s"
-        f" ({ledger.converted / elapsed:.1f} img/s,"
-        f" {_size(ledger.bytes_in)} → {_size(ledger.bytes_out)}): {out}"
-    ]
+    rate = f"{ledger.converted / elapsed:.1f} img/s"
+    sizes = f"{_size(ledger.bytes_in)} → {_size(ledger.bytes_out)}"
+    done = f"{_count(ledger.converted, 'picture')} converted in {elapsed:.1f} s"
+    lines = [f"{done} ({rate}, {sizes}): {out}"]
     if ledger.skipped:
         lines.append(f"{ledger.skipped} skipped, done before (--force converts again)")
     if inputs.others:

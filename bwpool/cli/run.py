@@ -164,7 +164,7 @@ def make_out(convert: ConvertSettings) -> None:
 def _log_death(cause: str, death: Death) -> None:
     if cause != "stop":
         log.warning(
-            f"converter.{'crashed' if cause == 'crash' else 'killed'}",
+            "converter.crashed" if cause == "crash" else "converter.overdue",
             pid=death.pid,
             exitcode=death.exitcode,
             signal=death.signal,

@@ -54,7 +54,7 @@ Load = Callable[[ConvertSettings], Work]
 
 def load_conversion(settings: ConvertSettings) -> Work:
     """Load libvips and the conversion, which only a converter may do."""
-    from bwpool import convert  # noqa: PLC0415 - see the module's docstring
+    from bwpool import convert
 
     convert.prepare(settings)
 
@@ -109,18 +109,22 @@ def _convert(order: Order, work: Work, page: Page, commits: _Commits) -> None:
     started = time.perf_counter()
     try:
         converted, pending = work(order.job, page.enter)
-    except JobError as error:
-        commits.answer(Answer(order.tag, time.perf_counter() - started, error))
-    except MemoryError:
-        error = LimitExceeded("the picture needs more memory than a converter may use")
-        commits.answer(Answer(order.tag, time.perf_counter() - started, error))
-    except Exception as bug:  # noqa: BLE001 - a bug must cost one job, not the loop
-        traceback.print_exc()
-        error = ConversionFailed(f"{type(bug).__name__}: {bug}")
-        commits.answer(Answer(order.tag, time.perf_counter() - started, error))
+    except Exception as error:  # noqa: BLE001 - a bug must cost one job, not the loop
+        elapsed = time.perf_counter() - started
+        commits.answer(Answer(order.tag, elapsed, _job_error(error)))
     else:
         elapsed = time.perf_counter() - started
         commits.add(Answer(order.tag, elapsed, converted), pending)
+
+
+def _job_error(error: Exception) -> JobError:
+    """Say what an exception means for the job; one that nobody foresaw is a bug."""
+    if isinstance(error, JobError):
+        return error
+    if isinstance(error, MemoryError):
+        return LimitExceeded("the picture needs more memory than a converter may use")
+    traceback.print_exception(error)
+    return ConversionFailed(f"{type(error).__name__}: {error}")
 
 
 class _Answers:
@@ -172,11 +176,8 @@ class _Commits:
     def _commit(self, answer: Answer, pending: Pending) -> None:
         try:
             pending.commit()
-        except JobError as error:
-            answer.outcome = error
-        except Exception as bug:  # noqa: BLE001 - as in `_convert`
-            traceback.print_exc()
-            answer.outcome = ConversionFailed(f"{type(bug).__name__}: {bug}")
+        except Exception as error:  # noqa: BLE001 - as in `_convert`
+            answer.outcome = _job_error(error)
         self.answer(answer)
 
 
@@ -213,7 +214,7 @@ def _trim(stderr: int) -> None:
 
 def _limit_memory(limit: int) -> None:
     """Cap the memory this process may allocate, mapped files not counted."""
-    import resource  # noqa: PLC0415 - absent where the supervisor can't run either
+    import resource
 
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
@@ -230,7 +231,7 @@ def _die_with_the_supervisor() -> None:
 
 def _exit_if_orphaned() -> None:
     """Leave at once if the supervisor is gone: the executor would wait for ever."""
-    import multiprocessing  # noqa: PLC0415 - loaded already in a converter
+    import multiprocessing
 
     parent = multiprocessing.parent_process()
     if parent is not None and os.getppid() != parent.pid:

@@ -81,6 +81,6 @@ class Page:
 
 
 def _peak_memory() -> int:
-    import resource  # noqa: PLC0415 - absent where the supervisor can't run either
+    import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bwpool.background import Background, first_of
 from bwpool.errors import (
     BwpoolError,
     ConversionTimeout,
@@ -114,7 +115,7 @@ class Pool:
         self._overdue: set[Slot] = set()
         self._failed_starts = 0
         self._is_closing = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._ready = asyncio.Event()
         self._empty = asyncio.Event()
         self.broken: asyncio.Future[None]
@@ -140,10 +141,8 @@ class Pool:
         for name, value in CHILD_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         await asyncio.gather(*(self._add_slot() for _ in range(self._procs)))
-        self._spawn(self._look_after_slots())
-        ready = asyncio.ensure_future(self._ready.wait())
-        await asyncio.wait({ready, self.broken}, return_when="FIRST_COMPLETED")
-        ready.cancel()
+        self._background.start(self._look_after_slots())
+        await first_of(self._ready.wait(), self.broken)
         if self.broken.done():
             self.broken.result()
 
@@ -205,8 +204,7 @@ class Pool:
         for slot in self._slots:
             slot.kill()
         await self._wait_for_deaths(5.0)
-        for task in self._tasks:
-            task.cancel()
+        await self._background.close()
 
     @property
     def _depth(self) -> int:
@@ -281,7 +279,7 @@ class Pool:
         if not self._slots:
             self._empty.set()
         if not self._is_closing:
-            self._spawn(self._replace(death))
+            self._background.start(self._replace(death))
 
     def _cause(self, slot: Slot) -> str:
         if slot in self._overdue:
@@ -333,11 +331,6 @@ class Pool:
         if self._slots:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), timeout)
-
-    def _spawn(self, coroutine: object) -> None:
-        task = asyncio.ensure_future(coroutine)  # type: ignore[arg-type]
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _resolve(held: _Held, report: Report) -> None:

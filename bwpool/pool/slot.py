@@ -96,7 +96,7 @@ class Slot:
         """Start the process; it says Ready once it has loaded its libraries."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
-        self._stderr = cast("BinaryIO", tempfile.TemporaryFile(buffering=0))
+        self._stderr = cast("BinaryIO", tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 - closed in `_served`
         self._page = _share_files(ours, self._stderr)
         self._executor = ProcessPoolExecutor(
             max_workers=1,
@@ -200,7 +200,7 @@ def _only_process(executor: ProcessPoolExecutor) -> BaseProcess:
 
     There is no public way to it, in any Python up to 3.14.
     """
-    (process,) = executor._processes.values()  # noqa: SLF001
+    (process,) = executor._processes.values()
     return process
 
 

@@ -82,7 +82,7 @@ class MendedClient(Client):
         with contextlib.suppress(asyncio.InvalidStateError):
             await super()._attempt_reconnect()
 
-    async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001, FBT002
+    async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT002
         # A reconnect under way can swallow its cancellation, and would then go on
         # for ever and bring the closed client back to life.
         task = self._reconnection_task

@@ -66,7 +66,8 @@ class _Generation:
     async def close(self) -> None:
         """End the subscription, which cancels its pull, after what is on its way."""
         with contextlib.suppress(TimeoutError, nats_errors.Error):
-            await asyncio.wait_for(self.subscription.drain(), STOP_WITHIN)
+            drained = self.subscription.drain()  # type: ignore[no-untyped-call]
+            await asyncio.wait_for(drained, STOP_WITHIN)
 
     async def _receive(self, msg: Msg) -> None:
         self.heard = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from nats import errors as nats_errors
 from nats.aio.msg import Msg
@@ -45,7 +45,6 @@ async def watching(
         connection.on_up.remove(on_up)
         await background.close()
         if not client.is_closed:
-            try:
+            # The connection's end would be the subscription's as well.
+            with suppress(TimeoutError, nats_errors.Error):
                 await asyncio.wait_for(subscription.unsubscribe(), 1.0)
-            except (TimeoutError, nats_errors.Error):
-                pass  # the connection's end is the subscription's as well

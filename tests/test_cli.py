@@ -1,0 +1,472 @@
+"""The commands, as their users run them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import orjson
+import psutil
+import pytest
+from PIL import Image
+from processes import (
+    bwpool,
+    consumer_info,
+    create_seed_topology,
+    eventually,
+    program,
+    publish,
+    publish_all,
+    stored,
+)
+
+import bwpool as package
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def naming(names):
+    """The options that name a queue."""
+    return (
+        "--stream",
+        names.stream,
+        "--consumer",
+        names.consumer,
+        "--subject",
+        names.subject,
+    )
+
+
+def environment(server, names, **more):
+    """The same as variables, and the seed's way of naming the server."""
+    return {
+        "NATS_URL": server.url.removeprefix("nats://"),
+        "BWPOOL_STREAM": names.stream,
+        "BWPOOL_CONSUMER": names.consumer,
+        "BWPOOL_SUBJECT": names.subject,
+        **more,
+    }
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A picture to convert."""
+    path = tmp_path / "in" / "color.jpg"
+    path.parent.mkdir()
+    with Image.open(EXAMPLES / "sunset.jpg") as picture:
+        picture.resize((240, 160)).save(path)
+    return path
+
+
+async def test_the_seeds_flow(server, connection, names, photo, tmp_path):
+    """200 jobs by request, a burst, 200 pictures and 200 advisories; all gone."""
+    out = tmp_path / "out"
+    await create_seed_topology(connection, names)
+    told = []
+
+    async def receive(msg):
+        told.append((msg.subject, msg.data))
+
+    await connection.client.subscribe("advisory.*", cb=receive)
+    ids = [f"{n:032x}" for n in range(200)]
+    jobs = [
+        {"id": i, "image": photo.as_uri(), "advisory": f"advisory.{i}"} for i in ids
+    ]
+    await publish_all(connection, names, jobs)
+    env = environment(server, names, OUTDIR=str(out))
+    async with bwpool("--procs", "2", "--burst", env=env) as burst:
+        assert 0 == await burst.wait(), burst.stderr.decode()
+    await connection.client.flush()
+
+    info = await consumer_info(connection, names)
+    assert {f"{i}.jpg" for i in ids} == {path.name for path in out.iterdir()}
+    assert sorted((f"advisory.{i}", b'{"id":"%s"}' % i.encode()) for i in ids) == (
+        sorted(told)
+    )
+    assert 0 == await stored(connection, names)
+    assert 200 == info["delivered"]["consumer_seq"]
+    with Image.open(out / f"{ids[0]}.jpg") as picture:
+        assert ("L", (240, 160)) == (picture.mode, picture.size)
+
+
+async def test_no_server_is_explained_in_one_line(tmp_path):
+    """Exit code 1 within five seconds, without a traceback, and what to do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"nats://127.0.0.1:{free.getsockname()[1]}"
+    started = time.monotonic()
+    async with bwpool("run", "--server", url, "--out", tmp_path) as run:
+        code = await run.wait()
+
+    (line,) = run.stderr.decode().splitlines()
+    assert 1 == code
+    assert time.monotonic() - started < 5
+    assert url in line
+    assert "--server" in line
+
+
+async def test_a_missing_topology_is_explained(server, connection, names, tmp_path):
+    """Exit code 1, and the command that creates it."""
+    options = ("--server", server.url, *naming(names), "--out", tmp_path)
+    async with bwpool("run", *options) as run:
+        assert 1 == await run.wait()
+
+    assert "bwpool setup" in run.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        (["run", "--nonsense"], "--nonsense"),
+        (["run", "--procs", "many"], "--procs"),
+        (["run", "--max-pixels", "huge"], "--max-pixels"),
+        (["run"], "--out"),
+        (["backfill", "--out", "out"], "name files or folders"),
+        (["backfill", "missing", "--out", "out"], "missing"),
+        (["submit"], "name images"),
+        (["run", "--out", "out", "--config", "missing.toml"], "missing.toml"),
+        (["run", "--out", "/proc/nowhere"], "/proc/nowhere"),
+    ],
+)
+async def test_misuse_is_exit_code_2(argv, word, tmp_path):
+    """What was wrong is named, without a traceback."""
+    async with bwpool(*argv, cwd=tmp_path) as command:
+        code = await command.wait()
+
+    said = (command.stderr + command.stdout).decode()
+    assert 2 == code, said
+    assert word in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "command", ["", "run", "setup", "submit", "backfill", "failed list", "dev"]
+)
+async def test_every_command_has_help(command):
+    """With an example, on stdout."""
+    async with bwpool(*command.split(), "--help") as asking:
+        assert 0 == await asking.wait()
+
+    said = asking.stdout.decode()
+    assert "Usage: bwpool" in said
+    if command:
+        assert "Example: " in said
+
+
+async def test_the_version_is_told():
+    """`--version` prints it."""
+    async with bwpool("--version") as asking:
+        assert 0 == await asking.wait()
+
+    assert package.__version__ == asking.stdout.decode().strip()
+
+
+async def test_options_come_from_flags_variables_and_a_file(
+    server, connection, names, photo, tmp_path
+):
+    """Flags win over BWPOOL_*, that over OUTDIR, that over the file."""
+    await create_seed_topology(connection, names)
+    file = tmp_path / "bwpool.toml"
+    file.write_text('out = "by-file"\nformat = "png"\nprocs = 1\nburst = true\n')
+    for given, expected in [
+        ({}, "by-file"),
+        ({"OUTDIR": "by-outdir"}, "by-outdir"),
+        ({"OUTDIR": "by-outdir", "BWPOOL_OUT": "by-variable"}, "by-variable"),
+    ]:
+        await publish(connection, names, {"id": "a", "image": photo.as_uri()})
+        env = environment(server, names, **given)
+        async with bwpool("--config", file, env=env, cwd=tmp_path) as run:
+            assert 0 == await run.wait(), run.stderr.decode()
+
+        assert (tmp_path / expected / "a.png").exists()
+
+
+async def test_an_unknown_option_in_a_file_is_named(tmp_path):
+    """A misspelt option is not silently ignored."""
+    (tmp_path / "bwpool.toml").write_text("prox = 1\n")
+    async with bwpool(
+        "run", "--out", "out", "--config", "bwpool.toml", cwd=tmp_path
+    ) as run:
+        assert 2 == await run.wait()
+
+    assert "prox" in run.stderr.decode()
+
+
+async def test_the_supervisor_never_loads_the_image_libraries(
+    server, connection, names, tmp_path
+):
+    """Neither as modules nor as mapped files; and sixteen slots stay small."""
+    await create_seed_topology(connection, names)
+    env = environment(server, names, OUTDIR=str(tmp_path / "out"))
+    started = time.monotonic()
+    async with bwpool("--procs", "16", "--log-format", "json", env=env) as run:
+        line = await asyncio.wait_for(run.process.stderr.readline(), 20)
+        elapsed = time.monotonic() - started
+        process = psutil.Process(run.pid)
+        mapped = {Path(m.path).name for m in process.memory_maps()}
+        children = [
+            child
+            for child in process.children()
+            if "spawn_main" in " ".join(child.cmdline())
+        ]
+        assert "supervisor.ready" == orjson.loads(line)["event"]
+        assert elapsed < 6  # two seconds on an idle machine
+        assert not [name for name in mapped if "vips" in name or "_imaging" in name]
+        assert process.memory_info().rss < 100e6
+        assert 16 == len(children)
+        assert max(child.memory_full_info().uss for child in children) < 60e6
+        run.send(signal.SIGTERM)
+        assert 0 == await run.wait()
+
+
+async def test_the_command_line_imports_no_image_library():
+    """What every command imports."""
+    code = (
+        "import sys, bwpool.cli.app; "
+        "print([m for m in ('pyvips', 'PIL', '_cffi_backend') if m in sys.modules])"
+    )
+    async with program(sys.executable, "-c", code) as child:
+        assert 0 == await child.wait()
+
+    assert "[]" == child.stdout.decode().strip()
+
+
+async def test_setup_creates_shows_and_repairs(server, connection, names):
+    """Once to create, again to find nothing, a repair in place, and a blocked drift."""
+    options = ("--server", server.url, *naming(names))
+    codes = []
+    async with bwpool("setup", "--dry-run", *options) as run:
+        codes.append(await run.wait())
+    async with bwpool("setup", *options) as run:
+        codes.append(await run.wait())
+    async with bwpool("setup", "--dry-run", *options) as again:
+        codes.append(await again.wait())
+    assert [3, 0, 0] == codes
+    assert "as it should be" in again.stdout.decode()
+
+    config = (await consumer_info(connection, names))["config"]
+    config.pop("metadata", None)
+    body = {"stream_name": names.stream, "config": config | {"ack_wait": 5_000_000_000}}
+    await connection.api(
+        f"CONSUMER.CREATE.{names.stream}.{names.consumer}.{names.subject}", body
+    )
+    async with bwpool("setup", *options) as run:
+        assert 0 == await run.wait()
+    assert "ack_wait" in run.stdout.decode()
+    config = (await consumer_info(connection, names))["config"]
+    assert 30_000_000_000 == config["ack_wait"]
+
+
+async def test_setup_leaves_what_it_can_not_repair(server, connection, names):
+    """Exit code 3, and the stream is as it was."""
+    await connection.api(
+        f"STREAM.CREATE.{names.stream}",
+        {
+            "name": names.stream,
+            "subjects": [f"{names.stream}.>"],
+            "retention": "limits",
+            "storage": "file",
+        },
+    )
+    options = ("--server", server.url, *naming(names))
+    async with bwpool("setup", *options) as run:
+        assert 3 == await run.wait()
+
+    info = await connection.api(f"STREAM.INFO.{names.stream}")
+    assert "limits" == info["config"]["retention"]
+    assert "retention" in run.stdout.decode()
+
+
+async def test_submit_waits_for_the_picture(server, connection, names, photo, tmp_path):
+    """The sequence is printed, the picture is there, and a bad one is exit code 1."""
+    env = environment(server, names, OUTDIR=str(tmp_path / "out"))
+    async with bwpool("run", "--setup", "--procs", "1", env=env) as run:
+        await run.process.stderr.readline()
+        async with bwpool("submit", photo, "--id", "a/b", "--wait", env=env) as submit:
+            assert 0 == await submit.wait(), submit.stderr.decode()
+        assert f"1 a/b {photo.as_uri()}" == submit.stdout.decode().strip()
+        assert (tmp_path / "out/a/b.jpg").exists()
+
+        async with bwpool("submit", __file__, "--wait", env=env) as submit:
+            assert 1 == await submit.wait(), submit.stderr.decode()
+        assert "bad-image" in submit.stderr.decode()
+
+        async with bwpool("failed", "list", "--json", env=env) as listing:
+            assert 0 == await listing.wait(), listing.stderr.decode()
+        (row,) = map(orjson.loads, listing.stdout.splitlines())
+        assert {"seq", "id", "image", "kind", "reason", "attempts", "time"} == set(row)
+        assert (2, "bad-image", 5) == (row["seq"], row["kind"], row["attempts"])
+        run.send(signal.SIGTERM)
+        assert 0 == await run.wait()
+
+
+async def test_submit_prints_json_and_takes_options(server, connection, names, photo):
+    """Method, format and quality are the job's own."""
+    await create_seed_topology(connection, names)
+    env = environment(server, names)
+    options = ("--method", "otsu", "--format", "png", "--quality", "9", "--json")
+    async with bwpool("submit", photo, *options, env=env) as submit:
+        assert 0 == await submit.wait(), submit.stderr.decode()
+
+    told = orjson.loads(submit.stdout)
+    assert ("otsu", "png", 9) == (told["method"], told["format"], told["quality"])
+    assert 32 == len(told["id"])
+    assert 1 == await stored(connection, names)
+
+
+async def test_dev_runs_a_server_until_it_is_told(tmp_path):
+    """It prints its URL, and a supervisor and a job find each other there."""
+    async with bwpool("dev", cwd=tmp_path) as dev:
+        url = await dev.line()
+        async with bwpool(
+            "run", "--burst", "--server", url, "--out", tmp_path / "out"
+        ) as run:
+            assert 0 == await run.wait(), run.stderr.decode()
+        dev.send(signal.SIGINT)
+        assert 0 == await dev.wait()
+
+
+async def run_backfill(*argv, cwd, code=0, **options):
+    """Run a backfill and return its summary."""
+    async with bwpool("backfill", *argv, "--json", cwd=cwd, **options) as backfill:
+        ended = await backfill.wait()
+    assert code == ended, backfill.stderr.decode()
+    return json.loads(backfill.stdout)
+
+
+def counts(summary):
+    """Inputs, and what became of them."""
+    return tuple(summary[k] for k in ("inputs", "converted", "skipped", "failed"))
+
+
+async def test_backfill_converts_the_examples_and_resumes(tmp_path):
+    """The README's command; a second run skips, and does what is new or newer."""
+    archive = tmp_path / "archive"
+    (archive / "deep").mkdir(parents=True)
+    for example in EXAMPLES.iterdir():
+        if example.suffix != ".py":
+            (archive / "deep" / example.name).write_bytes(example.read_bytes())
+    first = await run_backfill("archive", "--out", "out", cwd=tmp_path)
+    second = await run_backfill("archive", "--out", "out", cwd=tmp_path)
+    later = time.time() + 10
+    os.utime(archive / "deep/sunset.jpg", (later, later))
+    third = await run_backfill("archive", "--out", "out", cwd=tmp_path)
+    forced = await run_backfill("archive", "--out", "out", "--force", cwd=tmp_path)
+
+    assert (4, 4, 0, 0) == counts(first)
+    assert (4, 0, 4, 0) == counts(second)
+    assert (4, 1, 3, 0) == counts(third)
+    assert (4, 4, 0, 0) == counts(forced)
+    assert {"page.png", "sunset.jpg", "still-life.jpg", "drawing.webp"} == {
+        path.name for path in (tmp_path / "out/deep").iterdir()
+    }
+    assert first["bytes_in"] > 400_000
+
+
+async def test_backfill_tells_what_failed_and_tries_it_again(photo, tmp_path):
+    """Exit code 1 and the reason; when the picture is mended, a second run does it."""
+    broken = photo.parent / "broken.jpg"
+    broken.write_text("no picture")
+    async with bwpool("backfill", photo.parent, "--out", "out", cwd=tmp_path) as first:
+        assert 1 == await first.wait()
+    assert f"{broken}: bad-image" in first.stdout.decode()
+    async with bwpool("failed", "list", "--out", "out", cwd=tmp_path) as listing:
+        assert 0 == await listing.wait(), listing.stderr.decode()
+    assert "bad-image" in listing.stdout.decode()
+
+    broken.write_bytes(photo.read_bytes())
+    second = await run_backfill(photo.parent, "--out", "out", cwd=tmp_path)
+    assert (2, 1, 1, 0) == counts(second)
+
+
+async def test_backfill_goes_on_where_it_was_killed(photo, tmp_path):
+    """A killed run leaves nothing behind that a second one does not finish at once."""
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    with Image.open(photo) as picture:
+        big = picture.resize((2400, 1600))
+    for i in range(40):
+        big.save(archive / f"{i}.jpg")
+    out = tmp_path / "out"
+    async with bwpool("backfill", "archive", "--out", "out", cwd=tmp_path) as killed:
+        await eventually(lambda: some_outputs(out, 3))
+        await killed.kill()
+    left = 40 - len(list(out.glob("*.jpg")))
+    started = time.monotonic()
+    second = await run_backfill("archive", "--out", "out", cwd=tmp_path)
+
+    assert left > 0
+    assert (40, left, 40 - left, 0) == counts(second)
+    assert time.monotonic() - started < 25  # less than the ack wait
+
+
+async def some_outputs(out, count):
+    return out.exists() and len(list(out.glob("*.jpg"))) >= count
+
+
+async def test_backfill_on_a_shared_server(
+    server, connection, names, photo, tmp_path
+):
+    """With an explicit server the jobs go there, and others' conversions count."""
+    await create_seed_topology(connection, names)
+    env = environment(server, names)
+    out = tmp_path / "out"
+    for i in range(30):
+        (photo.parent / f"{i}.jpg").write_bytes(photo.read_bytes())
+    (photo.parent / "bad.jpg").write_text("no picture")
+    async with bwpool("run", "--out", out, "--procs", "1", env=env) as other:
+        await other.process.stderr.readline()
+        summary = await run_backfill(
+            photo.parent, "--out", "out", cwd=tmp_path, code=1, env=env
+        )
+        other.send(signal.SIGTERM)
+        await other.wait()
+
+    assert (32, 31, 0, 1) == counts(summary)
+    assert not (out / ".bwpool").exists()
+
+
+async def test_backfill_does_not_go_by_a_selected_context(photo, tmp_path):
+    """Trying it must not hit the server that the `nats` command line would use."""
+    context = tmp_path / "config/nats/context"
+    context.mkdir(parents=True)
+    (context / "production.json").write_text('{"url": "nats://127.0.0.1:1"}')
+    (context.parent / "context.txt").write_text("production")
+    env = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+    summary = await run_backfill(photo, "--out", "out", cwd=tmp_path, env=env)
+
+    assert (1, 1, 0, 0) == counts(summary)
+
+
+async def test_backfill_refuses_to_replace_its_sources(photo):
+    """Found before anything runs: exit code 2, the source untouched."""
+    before = photo.read_bytes()
+    async with bwpool("backfill", photo.parent, "--out", photo.parent) as backfill:
+        assert 2 == await backfill.wait()
+
+    assert "replace" in backfill.stderr.decode()
+    assert before == photo.read_bytes()
+
+
+async def test_an_interrupted_backfill_is_exit_code_1(tmp_path, photo):
+    """What is left is told, and the same command goes on."""
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    with Image.open(photo) as picture:
+        big = picture.resize((3000, 2000))
+    for i in range(60):
+        big.save(archive / f"{i}.jpg")
+    async with bwpool("backfill", "archive", "--out", "out", cwd=tmp_path) as backfill:
+        await eventually(lambda: some_outputs(tmp_path / "out", 2))
+        backfill.send_group(signal.SIGINT)
+        assert 1 == await backfill.wait()
+
+    said = backfill.stdout.decode()
+    assert "left: the same command goes on" in said
+    assert "Traceback" not in said + backfill.stderr.decode()
