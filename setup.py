@@ -2,4 +2,9 @@
 
 from setuptools import setup
 
-setup(cffi_modules=["bwpool/convert/_dither_build.py:ffibuilder"])
+setup(
+    cffi_modules=[
+        "bwpool/convert/_dither_build.py:ffibuilder",
+        "bwpool/convert/_g4_build.py:ffibuilder",
+    ]
+)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pictures
 import pytest
 from pictures import job, luma, photo, save, settings, stored
-from PIL import Image
+from PIL import Image, ImageOps
 
 from bwpool.convert import convert, prepare
 from bwpool.errors import (
@@ -70,8 +71,8 @@ def test_matrix(
 ) -> None:
     """Each format comes out of each method in each format, its size and tone right."""
     tone = expected_tone(method)
-    for format in FORMATS:
-        asked = job(sources[name], format, method=method, format=format)
+    for target in FORMATS:
+        asked = job(sources[name], target, method=method, format=target)
         converted = run(asked, settings(tmp_path))
         pixels = stored(converted.output)
         is_lossy = converted.output.endswith((".jpg", ".jpeg"))
@@ -88,15 +89,15 @@ def test_matrix(
 
 
 @pytest.mark.parametrize(
-    ("format", "mode"), [("png", "1"), ("tiff", "1"), ("jpg", "L"), ("webp", "RGB")]
+    ("target", "mode"), [("png", "1"), ("tiff", "1"), ("jpg", "L"), ("webp", "RGB")]
 )
-def test_bilevel_formats_store_bits(format: str, mode: str, tmp_path: Path) -> None:
+def test_bilevel_formats_store_bits(target: str, mode: str, tmp_path: Path) -> None:
     """PNG and TIFF of a bilevel method have one bit a pixel, TIFF by CCITT G4."""
     source = save(photo(), tmp_path / "in.png")
-    converted = run(job(source, format=format), settings(tmp_path))
+    converted = run(job(source, format=target), settings(tmp_path))
     with Image.open(converted.output) as image:
         assert mode == image.mode
-        if format == "tiff":
+        if target == "tiff":
             assert image.info["compression"] == "group4"
 
 
@@ -113,8 +114,6 @@ def test_floyd_steinberg_is_pillows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["jpg", "webp", "tiff", "png"])
 def test_orientation_is_applied(orientation: int, suffix: str, tmp_path: Path) -> None:
     """A picture stored turned comes out upright, with its resolution turned too."""
-    from PIL import ImageOps
-
     exif = Image.Exif()
     exif[0x0112] = orientation
     source = save(photo(), tmp_path / f"in.{suffix}", exif=exif, dpi=(100, 200))
@@ -132,11 +131,11 @@ def test_orientation_is_applied(orientation: int, suffix: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "bmp"])
-@pytest.mark.parametrize("format", ["jpg", "png", "tiff"])
-def test_resolution_is_kept(suffix: str, format: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["jpg", "png", "tiff"])
+def test_resolution_is_kept(suffix: str, target: str, tmp_path: Path) -> None:
     """What a scanner says about dots per inch reaches the output."""
     source = save(photo(), tmp_path / f"in.{suffix}", dpi=(300, 150))
-    converted = run(job(source, format=format), settings(tmp_path))
+    converted = run(job(source, format=target), settings(tmp_path))
     with Image.open(converted.output) as image:
         assert image.info["dpi"] == pytest.approx((300, 150), abs=0.5)
 
@@ -155,13 +154,13 @@ def test_output_follows_the_sources_name(tmp_path: Path) -> None:
     """`same` goes by the name, by the content where there is none, else it is PNG."""
     out = tmp_path / "out"
     out.mkdir()
-    for name, format, expected in [
+    for name, target, expected in [
         ("a.JPG", "PNG", "x.JPG"),
         ("b", "WEBP", "x"),
         ("c", "GIF", "x"),
         ("d.gif", "GIF", "x.png"),
     ]:
-        photo().save(tmp_path / name, format)
+        photo().save(tmp_path / name, target)
         converted = run(job(tmp_path / name, "x"), settings(out))
         with Image.open(converted.output) as image:
             kinds = {"a.JPG": "JPEG", "b": "WEBP"}
@@ -286,8 +285,6 @@ def test_source_overwritten_meanwhile_is_retried(tmp_path: Path) -> None:
 
 def png_header(width: int, height: int) -> bytes:
     """Return the start of a PNG of any size."""
-    import zlib
-
     fields = width.to_bytes(4) + height.to_bytes(4) + bytes([8, 2, 0, 0, 0])
     block = b"IHDR" + fields
     return (

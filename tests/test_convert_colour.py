@@ -13,7 +13,7 @@ from pictures import Pixels, job, luma, photo, save, settings, stored
 from PIL import Image, ImageCms
 
 from bwpool.convert import convert, prepare
-from bwpool.convert.profile import is_plain
+from bwpool.convert.icc import is_plain
 from bwpool.settings import ConvertSettings
 
 

@@ -39,13 +39,13 @@ def test_strips_make_no_difference(
 ) -> None:
     """A picture that passes in strips gives the pixels that it gives in one piece."""
     source = save(photo(), tmp_path / "in.png")
-    results: dict[str, list[np.ndarray]] = {format: [] for format in FORMATS}
+    results: dict[str, list[np.ndarray]] = {target: [] for target in FORMATS}
     for rows in (0, 37, 64):
         if rows:
             monkeypatch.setattr(colour, "STREAMED_PIXELS", 1000)
             monkeypatch.setattr(colour, "_STRIP_PIXELS", 320 * rows)
-        for format, seen in results.items():
-            asked = job(source, method=method, format=format)
+        for target, seen in results.items():
+            asked = job(source, method=method, format=target)
             converted, pending = convert(asked, settings(tmp_path))
             pending.commit()
             seen.append(stored(converted.output))
@@ -164,7 +164,7 @@ def test_animation_gives_its_first_frame(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bigtiff", [False, True])
-def test_pyramid_is_one_picture(bigtiff: bool, tmp_path: Path) -> None:
+def test_pyramid_is_one_picture(*, bigtiff: bool, tmp_path: Path) -> None:
     """The small copies that a pyramidal TIFF holds are no pages."""
     image = pyvips.Image.new_from_array(np.asarray(photo(640, 400)))
     path = tmp_path / "in.tif"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -28,6 +30,11 @@ def place(out: Path, name: str, data: bytes = b"picture") -> Pending:
     output = Place(out, name, sync=True)
     output.write(data)
     return output.finish()
+
+
+def names(folder: Path) -> list[str]:
+    """List a folder."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -170,7 +177,7 @@ def test_vanished_root_is_not_the_jobs_fault(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("job_id", "source", "format", "name"),
+    ("job_id", "source", "target", "name"),
     [
         ("a", "x.jpg", "same", "a.jpg"),
         ("a", "x.JPEG", "same", "a.JPEG"),
@@ -185,10 +192,10 @@ def test_vanished_root_is_not_the_jobs_fault(tmp_path: Path) -> None:
     ],
 )
 def test_output_is_named_by_id_and_source(
-    job_id: str, source: str, format: str, name: str
+    job_id: str, source: str, target: str, name: str
 ) -> None:
     """An output has the job's id and the extension that the contract promises."""
-    assert name == storage.output_name(job_id, source, format)
+    assert name == storage.output_name(job_id, source, target)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +222,7 @@ def test_output_appears_whole_on_commit(tmp_path: Path) -> None:
     assert list((tmp_path / "a/b").glob("c*")) == []
     pending.commit()
     assert (tmp_path / "a/b/c.png").read_bytes() == b"picture"
-    assert os.listdir(tmp_path / "a/b") == ["c.png"]
+    assert names(tmp_path / "a/b") == ["c.png"]
 
 
 def test_output_is_overwritten_in_parts(tmp_path: Path) -> None:
@@ -233,7 +240,7 @@ def test_discarded_output_leaves_nothing(tmp_path: Path) -> None:
     """Discarding removes the temporary file."""
     place(tmp_path, "a.png").discard()
 
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_output_has_the_mode_of_the_umask(tmp_path: Path) -> None:
@@ -255,7 +262,7 @@ def test_many_outputs_are_committed_together(tmp_path: Path) -> None:
 
     assert [error is None for error in errors] == [True, False, True]
     assert isinstance(errors[1], InvalidJob)
-    assert {"a.png", "b.png", "c"} == set(os.listdir(tmp_path))
+    assert {"a.png", "b.png", "c"} == set(names(tmp_path))
 
 
 def test_id_never_follows_a_link_out(tmp_path: Path) -> None:
@@ -269,7 +276,7 @@ def test_id_never_follows_a_link_out(tmp_path: Path) -> None:
         with pytest.raises(InvalidJob):
             place(out, name)
 
-    assert os.listdir(elsewhere) == []
+    assert names(elsewhere) == []
 
 
 def test_vanished_output_folder_is_unavailable(tmp_path: Path) -> None:
@@ -291,8 +298,9 @@ def test_vanished_output_folder_is_unavailable(tmp_path: Path) -> None:
 def test_full_disk_is_unavailable(tmp_path: Path) -> None:
     """A disk without room is the supervisor's trouble."""
     output = Place(tmp_path, "a.png", sync=False)
-    os.close(output._file)
-    output._file = os.open("/dev/full", os.O_WRONLY)
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, output._temporary.file)
+    os.close(full)
     with pytest.raises(StorageUnavailable, match="space"):
         output.write(b"picture")
     output.discard()
@@ -302,7 +310,7 @@ def test_probe_leaves_nothing(tmp_path: Path) -> None:
     """Probing a good folder is silent and leaves it as it was."""
     storage.probe(tmp_path)
 
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_only_stale_temporaries_are_removed(tmp_path: Path) -> None:
@@ -324,12 +332,9 @@ def test_only_stale_temporaries_are_removed(tmp_path: Path) -> None:
 
 def test_storage_loads_no_picture_library() -> None:
     """The supervisor may import storage: it brings neither Pillow nor libvips."""
-    import subprocess
-    import sys
-
     script = (
         "import sys, bwpool.storage;"
         "sys.exit(any(name in sys.modules for name in ('PIL', 'pyvips', 'numpy')))"
     )
 
-    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,7 +1,8 @@
 """From a source picture to an encoded black-and-white output.
 
 The only importer of pyvips and Pillow. Called by the converters, in their own
-processes, and by `bwpool preview`; the supervisor must never import it.
+processes, and by `bwpool preview` (whose sheet is made in `convert.preview`); the
+supervisor must never import it.
 """
 
 from bwpool.convert.pipeline import convert, prepare

@@ -1,7 +1,7 @@
 """From gray to black and white, by the method that was asked for.
 
-A step of the pipeline. Every method works on a page as its strips come, and hands out
-strips of the same rows, packed or not as the encoder wants them.
+A step of the pipeline. Every method takes a page as its strips come, and hands out
+strips of the same rows, in bits or bytes as the encoder wants them.
 """
 
 from __future__ import annotations
@@ -10,109 +10,113 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from bwpool.convert import sauvola
 from bwpool.convert.dither import HAVE_KERNEL, Diffuser, floyd_steinberg
 from bwpool.convert.mask import SIDE, thresholds
-from bwpool.convert.plan import Page, Plan, Rows
-from bwpool.convert.sauvola import sauvola as sauvola_strips
+from bwpool.convert.plan import Page, Plan, Rows, Unit
 
-THRESHOLD = 128
+MIDDLE = 128
 """The lowest gray that `threshold` makes white."""
 
-Method = Callable[[Page, bool], Iterator[Rows]]
-"""Takes a gray page, and whether to pack; yields rows of black and white."""
+Method = Callable[[Page, Unit], Iterator[Rows]]
+"""Takes a gray page; yields rows of black and white."""
 
 
 def prepare(method: str) -> None:
     """Load what `method` needs, so that the first picture needn't wait for it."""
     blank = Page(16, 16, None, lambda: iter((np.zeros((16, 16), np.uint8),)))
     if method in METHODS:
-        list(METHODS[method](blank, True))
+        list(METHODS[method](blank, "bit"))
 
 
 def bilevel(plan: Plan, pages: Iterator[Page]) -> Iterator[Page]:
     """Turn gray pages into pages of black and white; `gray` leaves them as they are."""
     method = METHODS.get(plan.method)
     for page in pages:
-        yield page if method is None else _screened(page, method, plan.is_packed)
+        yield page if method is None else _screened(page, method, plan.unit)
 
 
-def _screened(page: Page, method: Method, packed: bool) -> Page:
-    return replace(page, strips=lambda: method(page, packed))
+def _screened(page: Page, method: Method, unit: Unit) -> Page:
+    return replace(page, strips=lambda: method(page, unit))
 
 
-def diffuse(page: Page, packed: bool) -> Iterator[Rows]:
-    """Diffuse each pixel's error to its neighbours; keeps the tone of every area."""
-    if not HAVE_KERNEL:  # Pillow can't be fed in strips, and the rest is far slower
+def diffuse(page: Page, unit: Unit) -> Iterator[Rows]:
+    """Diffuse each pixel's error to its neighbours (R. Floyd and L. Steinberg, 1976).
+
+    Keeps the tone of every area.
+    """
+    packed = unit == "bit"
+    if not HAVE_KERNEL:  # Pillow can't be fed in strips, and nothing else is as fast
         gray = np.concatenate(list(page.strips()))
-        yield _rows(
-            floyd_steinberg(gray.data, *gray.shape[::-1], packed=packed), len(gray)
-        )
+        height, width = gray.shape
+        yield _rows(floyd_steinberg(gray.data, width, height, packed=packed), height)
         return
     diffuser = Diffuser(page.width, packed=packed)
     for strip in page.strips():
         # In place: fresh memory costs as much as the diffusion itself.
-        yield _rows(diffuser.feed(strip.data, len(strip), out=strip.data), len(strip))
-
-
-def blue_noise(page: Page, packed: bool) -> Iterator[Rows]:
-    """Cut each pixel by its own threshold, of a mask without visible structure."""
-    mask = thresholds()
-    across = np.tile(mask, -(-page.width // SIDE))[:, : page.width]
-    top = 0
-    for strip in page.strips():
-        down = np.resize(np.roll(across, -top, axis=0), strip.shape)
-        yield pack(strip > down, packed)
-        top = (top + len(strip)) % SIDE
+        data = diffuser.feed(strip.data, len(strip), out=strip.data)
+        yield _rows(data, len(strip))
 
 
 def _rows(data: memoryview | bytearray, count: int) -> Rows:
     return np.frombuffer(data, np.uint8).reshape(count, -1)
 
 
-def threshold(page: Page, packed: bool) -> Iterator[Rows]:
+def blue_noise(page: Page, unit: Unit) -> Iterator[Rows]:
+    """Cut each pixel by its own threshold, of a mask without visible structure."""
+    mask = np.tile(thresholds(), -(-page.width // SIDE))[:, : page.width]
+    top = 0
+    for strip in page.strips():
+        is_white = np.empty(strip.shape, np.bool_)
+        for row, gray in enumerate(strip):
+            np.greater(gray, mask[(top + row) % SIDE], out=is_white[row])
+        yield _stored(is_white, unit)
+        top += len(strip)
+
+
+def threshold(page: Page, unit: Unit) -> Iterator[Rows]:
     """Cut at the middle gray."""
-    return _cut(page, THRESHOLD, packed)
+    return _cut(page, MIDDLE, unit)
 
 
-def otsu(page: Page, packed: bool) -> Iterator[Rows]:
-    """Cut where the two sides of the page's histogram are most alike in themselves."""
+def otsu(page: Page, unit: Unit) -> Iterator[Rows]:
+    """Cut where the page's histogram falls best into two."""
     histogram = np.zeros(256)
     for strip in page.strips():
         histogram += np.bincount(strip.ravel(), minlength=256)
-    return _cut(page, otsu_threshold(histogram), packed)
+    return _cut(page, otsu_threshold(histogram), unit)
 
 
-def otsu_threshold(histogram: np.ndarray) -> int:
-    """Return the lowest gray that is white, by N. Otsu's criterion (1979).
+def otsu_threshold(histogram: NDArray[np.float64]) -> int:
+    """Return the lowest gray that is white, by the criterion of N. Otsu (1979).
 
     It maximises the variance between the two classes.
     """
     levels = np.arange(256)
-    below = np.cumsum(histogram)
-    sums = np.cumsum(histogram * levels)
+    below, sums = np.cumsum(histogram), np.cumsum(histogram * levels)
     above = below[-1] - below
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = sums / below - (sums[-1] - sums) / above
-        variance = np.nan_to_num(below * above * distance**2)
-    # A page of one gray has no best cut: it is white or black like the middle.
-    return int(variance.argmax()) + 1 if variance.any() else THRESHOLD
+    variance = np.nan_to_num(below * above * distance**2)
+    # A page of a single gray has no best cut: it goes by the middle.
+    return int(variance.argmax()) + 1 if variance.any() else MIDDLE
 
 
-def sauvola(page: Page, packed: bool) -> Iterator[Rows]:
-    """Cut each pixel by the mean and contrast of its neighbourhood."""
-    for strip in sauvola_strips(page.strips()):
-        yield pack(strip > 0, packed)
-
-
-def _cut(page: Page, lowest_white: int, packed: bool) -> Iterator[Rows]:
+def _cut(page: Page, lowest_white: int, unit: Unit) -> Iterator[Rows]:
     for strip in page.strips():
-        yield pack(strip >= lowest_white, packed)
+        yield _stored(strip >= lowest_white, unit)
 
 
-def pack(is_white: np.ndarray, packed: bool) -> Rows:
-    """Bring a mask to the form that encoders take."""
-    if packed:
+def local(page: Page, unit: Unit) -> Iterator[Rows]:
+    """Cut each pixel by the mean and contrast of its neighbourhood."""
+    for strip in sauvola.sauvola(page.strips()):
+        yield _stored(strip > 0, unit)
+
+
+def _stored(is_white: NDArray[np.bool_], unit: Unit) -> Rows:
+    if unit == "bit":
         return np.packbits(is_white, axis=1)
     return is_white.view(np.uint8) * np.uint8(255)
 
@@ -122,5 +126,5 @@ METHODS: dict[str, Method] = {
     "blue-noise": blue_noise,
     "threshold": threshold,
     "otsu": otsu,
-    "sauvola": sauvola,
+    "sauvola": local,
 }

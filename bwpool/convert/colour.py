@@ -13,8 +13,8 @@ import numpy as np
 import pyvips
 from PIL import Image
 
+from bwpool.convert.icc import is_plain
 from bwpool.convert.plan import Dpi, Page, Rows
-from bwpool.convert.profile import is_plain
 
 STREAMED_PIXELS = 2**26
 """Pages of more pixels than this pass through in strips."""

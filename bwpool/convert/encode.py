@@ -44,7 +44,7 @@ def write(plan: Plan, chunks: Iterator[Chunk]) -> Pending:
 
 def _jpeg(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
     page = next(pages)
-    _check_side(plan.format, page)
+    _check_side(page, plan.format)
     data = simplejpeg.encode_jpeg(_whole(page)[..., None], plan.quality, "GRAY", "Gray")
     yield Chunk(data)
     if page.dpi:
@@ -61,7 +61,7 @@ def _density(dpi: tuple[float, float]) -> bytes:
 
 def _webp(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
     page = next(pages)
-    _check_side(plan.format, page)
+    _check_side(page, plan.format)
     image = Image.fromarray(_whole(page))
     buffer = io.BytesIO()
     if plan.is_bilevel:
@@ -71,11 +71,11 @@ def _webp(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
     yield Chunk(buffer.getvalue())
 
 
-def _check_side(format: str, page: Page) -> None:
-    if max(page.width, page.height) > _MAX_SIDE[format]:
+def _check_side(page: Page, target: str) -> None:
+    if max(page.width, page.height) > _MAX_SIDE[target]:
         raise InvalidJob(
-            f"{page.width}×{page.height} pixels don't fit into {format}, which holds "
-            f"{_MAX_SIDE[format]} a side: ask for png or tiff"
+            f"{page.width} by {page.height} pixels don't fit into {target}, which "
+            f"holds {_MAX_SIDE[target]} a side: ask for png or tiff"
         )
 
 

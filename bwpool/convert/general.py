@@ -31,7 +31,7 @@ def prepare() -> None:
     """Set up libvips in this process: nothing cached, no risky loaders, warm."""
     complaints.listen(logging.getLogger("pyvips"))
     pyvips.cache_set_max(0)
-    pyvips.block_untrusted_set(True)
+    pyvips.block_untrusted_set(True)  # noqa: FBT003 - the binding's own
     Image.MAX_IMAGE_PIXELS = None  # `limits` has its own, told from the header
     warm = np.zeros((8, 8, 3), np.uint8)
     page(lambda: image_of(warm, "srgb"))

@@ -19,9 +19,9 @@ import simplejpeg
 from PIL.JpegImagePlugin import JpegImageFile
 
 from bwpool.convert import colour, complaints, general
+from bwpool.convert.icc import is_plain
 from bwpool.convert.limits import MAX_WHOLE_PIXELS
 from bwpool.convert.plan import Page, Picture, Rows
-from bwpool.convert.profile import is_plain
 from bwpool.settings import ConvertSettings
 from bwpool.storage import Source
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bwpool.convert import bilevel, complaints, encode, general, inspect
+from bwpool.convert import bilevel, complaints, encode, general, inspection
 from bwpool.convert.classify import classify, is_truncation
 from bwpool.convert.plan import Plan, Stages
 from bwpool.errors import BadImage, ConversionFailed, JobError
@@ -19,7 +19,7 @@ from bwpool.settings import ConvertSettings
 from bwpool.storage import Pending, Source, open_source, parse_uri
 
 STEPS: tuple[tuple[str, Callable[[Plan, Any], Any]], ...] = (
-    ("decode", inspect.decode),  # picture → gray pages
+    ("decode", inspection.decode),  # picture → gray pages
     ("bilevel", bilevel.bilevel),  # gray pages → pages of black and white
     ("encode", encode.encode),  # pages → chunks of a file
     ("write", encode.write),  # chunks → an output that wants its name
@@ -67,7 +67,7 @@ def _convert(
 ) -> tuple[Converted, Pending]:
     complaints.take()  # what came before is no longer of interest
     stages.enter("inspect")
-    plan = inspect.plan(job, settings, source)
+    plan = inspection.plan(job, settings, source)
     value: Any = plan.picture
     for name, step in STEPS:
         value = stages.run(name, step, plan, value)

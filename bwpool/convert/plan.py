@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from bwpool.storage import Source
 Rows = NDArray[np.uint8]
 """Rows of pixels: one byte each, or packed, eight to a byte with the leftmost on top,
 a set bit being white."""
+
+Unit = Literal["bit", "byte"]
+"""What a pixel takes in a row."""
 
 Dpi = tuple[float, float] | None
 """Dots per inch across and down; None where the source doesn't say."""
@@ -80,9 +83,10 @@ class Plan:
         return self.method != "gray"
 
     @property
-    def is_packed(self) -> bool:
-        """Whether pixels reach the encoder as bits."""
-        return self.is_bilevel and self.format in ("png", "tiff")
+    def unit(self) -> Unit:
+        """What a pixel takes in the rows that reach the encoder."""
+        packs = self.is_bilevel and self.format in ("png", "tiff")
+        return "bit" if packs else "byte"
 
 
 class Chunk(NamedTuple):

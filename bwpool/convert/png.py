@@ -26,7 +26,7 @@ _DITHERED = ("floyd-steinberg", "blue-noise")
 def encode(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
     """Encode one page."""
     page = next(pages)
-    depth = 1 if plan.is_packed else 8
+    depth = 1 if plan.unit == "bit" else 8
     header = (
         page.width.to_bytes(4)
         + page.height.to_bytes(4)
@@ -53,7 +53,7 @@ def _lines(page: Page, plan: Plan) -> Iterator[Rows]:
     above = np.zeros(page.width, np.uint8)
     for strip in page.strips():
         lines = np.empty((strip.shape[0], strip.shape[1] + 1), np.uint8)
-        if plan.is_packed:
+        if plan.unit == "bit":
             lines[:, 0] = _NO_FILTER
             lines[:, 1:] = strip
         else:

@@ -31,7 +31,8 @@ def sauvola(strips: Iterator[Rows]) -> Iterator[Rows]:
     The algorithm is that of J. Sauvola and M. Pietikäinen, "Adaptive document image
     binarization" (2000).
     """
-    from doxapy import Binarization  # only who asks for this method waits for it
+    # Only who asks for this method waits for it.
+    from doxapy import Binarization  # noqa: PLC0415
 
     for rows, start, stop in _in_context(strips):
         engine = Binarization(Binarization.Algorithms.SAUVOLA)

@@ -1,18 +1,15 @@
 """Writes TIFF page by page and strip by strip, CCITT G4 for black and white.
 
-A writer of our own around libtiff's G4 encoder, since it takes pages of any sizes and
-any height as they come, in constant memory.
+A writer of our own, since it takes pages of any sizes and any height as they come, in
+constant memory.
 """
 
 from __future__ import annotations
 
-import io
 import zlib
 from collections.abc import Iterator
 
-from PIL import Image
-from PIL.TiffImagePlugin import STRIPBYTECOUNTS, STRIPOFFSETS, TiffImageFile
-
+from bwpool.convert import g4
 from bwpool.convert.plan import Chunk, Page, Plan, Rows
 from bwpool.errors import LimitExceeded
 
@@ -25,7 +22,6 @@ _G4, _DEFLATE = 4, 8
 _WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
 _HORIZONTAL_DIFFERENCES = 2
 _INCH = 2
-_WHOLE_STRIP = 2**31 - 1
 
 Entry = tuple[int, int, tuple[int, ...]]
 """A directory's entry: tag, type, values; a rational's two numbers count as one."""
@@ -58,32 +54,17 @@ def encode(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
 
 
 def _encode_strip(strip: Rows, page: Page, plan: Plan) -> bytes:
-    if plan.is_packed:
-        return _g4(strip, page.width)
+    if plan.unit == "bit":
+        return g4.encode(strip, page.width)
     differences = strip.copy()
     differences[:, 1:] -= strip[:, :-1]
     return zlib.compress(differences.data, 3)
 
 
-def _g4(strip: Rows, width: int) -> bytes:
-    """Encode rows as one strip, by a TIFF in memory of which only the strip is kept.
-
-    Fax codes expect paper to be 0 and ink to be 1.
-    """
-    image = Image.frombuffer("1", (width, len(strip)), ~strip, "raw", "1", 0, 1)
-    buffer = io.BytesIO()
-    image.save(buffer, "TIFF", compression="group4", strip_size=_WHOLE_STRIP)
-    buffer.seek(0)
-    with TiffImageFile(buffer) as written:
-        (offset,) = written.tag_v2[STRIPOFFSETS]
-        (length,) = written.tag_v2[STRIPBYTECOUNTS]
-    return buffer.getvalue()[offset : offset + length]
-
-
 def _entries(
     page: Page, plan: Plan, rows: int, offsets: list[int], lengths: list[int]
 ) -> list[Entry]:
-    packed = plan.is_packed
+    packed = plan.unit == "bit"
     entries = [
         (256, _LONG, (page.width,)),
         (257, _LONG, (page.height,)),

@@ -32,16 +32,16 @@ def format_of_name(name: str) -> str | None:
     return _FORMATS_BY_SUFFIX.get(suffix.lower(), "png") if suffix else None
 
 
-def output_name(job_id: str, source_name: str, format: str) -> str:
+def output_name(job_id: str, source_name: str, asked: str) -> str:
     """Name a job's output, relative to the output folder.
 
-    `format` is what the job or the run asks for, `same` included: then the extension
+    `asked` is the format that the job or the run asks for. With `same`, the extension
     is the source's as written if its format can be written, `.png` if not, and none if
     it has none. Raises InvalidJob for an id that doesn't name a place in the output
     folder, or whose segments are too long.
     """
     check_id(job_id)
-    name = job_id + _extension(source_name, format)
+    name = job_id + _extension(source_name, asked)
     for segment in name.split("/"):
         if _size(segment) > MAX_NAME_BYTES:
             raise InvalidJob(
@@ -51,9 +51,9 @@ def output_name(job_id: str, source_name: str, format: str) -> str:
     return name
 
 
-def _extension(source_name: str, format: str) -> str:
-    if format != "same":
-        return f".{format}"
+def _extension(source_name: str, asked: str) -> str:
+    if asked != "same":
+        return f".{asked}"
     suffix = PurePosixPath(source_name).suffix
     if not suffix or suffix.lower() in _FORMATS_BY_SUFFIX:
         return suffix

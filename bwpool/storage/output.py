@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from bwpool.errors import InvalidJob, JobError, StorageUnavailable
@@ -30,26 +31,68 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _JOBS_FAULT = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG)
 
 
+@dataclass(frozen=True, slots=True)
+class Temporary:
+    """A temporary file, by descriptors, and the name that it shall get."""
+
+    path: Path
+    name: str
+    """Its own name, in the folder of `path`."""
+    file: int
+    folder: int
+    sync: bool
+
+    @classmethod
+    def create(cls, path: Path, folder: int, *, sync: bool) -> Temporary:
+        """Create it in `folder`, whose descriptor it takes over."""
+        name = _temporary_name()
+        try:
+            file = os.open(name, _CREATE, 0o666, dir_fd=folder)
+        except OSError as error:
+            os.close(folder)
+            raise _storage_error(error) from error
+        return cls(path, name, file, folder, sync)
+
+    def sync_file(self) -> None:
+        """Have its content on the disk."""
+        if self.sync:
+            os.fsync(self.file)
+
+    def rename(self) -> None:
+        """Give it its name."""
+        os.rename(
+            self.name, self.path.name, src_dir_fd=self.folder, dst_dir_fd=self.folder
+        )
+
+    def sync_folder(self) -> None:
+        """Have its name on the disk."""
+        if self.sync:
+            os.fsync(self.folder)
+
+    def remove(self) -> None:
+        """Remove it under its own name; what can't be removed is stale in an hour."""
+        with suppress(OSError):
+            os.unlink(self.name, dir_fd=self.folder)
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        os.close(self.file)
+        os.close(self.folder)
+
+
 class Place:
-    """The temporary file that an output is written to, until it is complete."""
+    """Where an output is written to, until it is complete."""
 
     def __init__(self, out: Path, name: str, *, sync: bool) -> None:
-        """Create it, and the folders of `name`, a path relative to `out`.
+        """Make the temporary file, and the folders of `name`, relative to `out`.
 
         Raises InvalidJob when `name` leads through something that is no folder,
         StorageUnavailable when the output folder can't be written to.
         """
-        *folders, self.name = name.split("/")
-        self.path = out / name
+        *folders, _ = name.split("/")
+        folder = _open_folder(out, folders, sync=sync)
         self.size = 0
-        self._sync = sync
-        self._folder = _open_folder(out, folders, sync=sync)
-        self._temporary = _temporary_name()
-        try:
-            self._file = _create(self._temporary, self._folder)
-        except OSError as error:
-            os.close(self._folder)
-            raise _storage_error(error) from error
+        self._temporary = Temporary.create(out / name, folder, sync=sync)
 
     def write(self, data: bytes | memoryview, at: int | None = None) -> None:
         """Append `data`, or overwrite what is there at the offset `at`."""
@@ -57,7 +100,7 @@ class Place:
         rest = memoryview(data).cast("B")
         try:
             while rest:
-                written = os.pwrite(self._file, rest, position)
+                written = os.pwrite(self._temporary.file, rest, position)
                 position += written
                 rest = rest[written:]
         except OSError as error:
@@ -65,11 +108,11 @@ class Place:
         self.size = max(self.size, position)
 
     def finish(self) -> Pending:
-        """Hand over the complete file; the place itself is not used afterwards."""
-        return Pending(self)
+        """Hand over the complete file; the place is of no use afterwards."""
+        return Pending(self._temporary, self.size)
 
     def discard(self) -> None:
-        """Remove the temporary file."""
+        """Remove the file."""
         self.finish().discard()
 
 
@@ -79,14 +122,15 @@ class Pending:
     Exactly one of `commit`, `discard` or `commit_all` ends it, on any thread.
     """
 
-    def __init__(self, place: Place) -> None:
-        """Take over the descriptors of `place`."""
-        self.path = place.path
-        self.size = place.size
-        self._folder = place._folder
-        self._file = place._file
-        self._temporary = place._temporary
-        self._sync = place._sync
+    def __init__(self, temporary: Temporary, size: int) -> None:
+        """Take over the temporary file, of `size` bytes."""
+        self.temporary = temporary
+        self.size = size
+
+    @property
+    def path(self) -> Path:
+        """Where the output will be."""
+        return self.temporary.path
 
     def commit(self) -> None:
         """Give the output its name, durably.
@@ -99,32 +143,8 @@ class Pending:
 
     def discard(self) -> None:
         """Remove the temporary file."""
-        self._remove()
-        self._close()
-
-    def _sync_file(self) -> None:
-        if self._sync:
-            os.fsync(self._file)
-
-    def _rename(self) -> None:
-        os.rename(
-            self._temporary,
-            self.path.name,
-            src_dir_fd=self._folder,
-            dst_dir_fd=self._folder,
-        )
-
-    def _sync_folder(self) -> None:
-        if self._sync:
-            os.fsync(self._folder)
-
-    def _remove(self) -> None:
-        with suppress(OSError):  # what can't be removed now is stale in an hour
-            os.unlink(self._temporary, dir_fd=self._folder)
-
-    def _close(self) -> None:
-        os.close(self._file)
-        os.close(self._folder)
+        self.temporary.remove()
+        self.temporary.close()
 
 
 def commit_all(pendings: Sequence[Pending]) -> list[JobError | None]:
@@ -134,19 +154,18 @@ def commit_all(pendings: Sequence[Pending]) -> list[JobError | None]:
     has not been stored and its temporary file is removed. A failed sync of a folder
     leaves its outputs in place and counts against each of them.
     """
-    errors = [_attempt(pending._sync_file) for pending in pendings]
-    for i, pending in enumerate(pendings):
-        errors[i] = errors[i] or _attempt(pending._rename)
-        if errors[i] is not None:
-            pending._remove()
+    files = [pending.temporary for pending in pendings]
+    errors = [_attempt(file.sync_file) or _attempt(file.rename) for file in files]
     folders: dict[Path, JobError | None] = {}
-    for i, pending in enumerate(pendings):
-        folder = pending.path.parent
-        if errors[i] is None:
+    for i, file in enumerate(files):
+        if errors[i] is not None:
+            file.remove()
+        else:
+            folder = file.path.parent
             if folder not in folders:
-                folders[folder] = _attempt(pending._sync_folder)
+                folders[folder] = _attempt(file.sync_folder)
             errors[i] = folders[folder]
-        pending._close()
+        file.close()
     return errors
 
 
@@ -156,19 +175,15 @@ def probe(out: Path) -> None:
         folder = os.open(out, _FOLDER)
     except OSError as error:
         raise _storage_error(error) from error
-    temporary = _temporary_name()
+    file = Temporary.create(out / "probe", folder, sync=True)
     try:
-        file = _create(temporary, folder)
-        try:
-            os.write(file, bytes(_PROBE_BYTES))
-            os.fsync(file)
-        finally:
-            os.close(file)
-            os.unlink(temporary, dir_fd=folder)
+        os.write(file.file, bytes(_PROBE_BYTES))
+        file.sync_file()
     except OSError as error:
         raise _storage_error(error) from error
     finally:
-        os.close(folder)
+        file.remove()
+        file.close()
 
 
 def remove_stale_temporaries(out: Path, *, age: float = STALE_AGE) -> int:
@@ -181,7 +196,7 @@ def remove_stale_temporaries(out: Path, *, age: float = STALE_AGE) -> int:
     for entry in _temporaries(out):
         with suppress(OSError):  # somebody else was faster, or may not
             if entry.stat(follow_symlinks=False).st_mtime < oldest:
-                os.unlink(entry.path)
+                Path(entry.path).unlink()
                 removed += 1
     return removed
 
@@ -198,10 +213,6 @@ def _temporaries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
 
 def _temporary_name() -> str:
     return TEMPORARY_PREFIX + secrets.token_hex(8)
-
-
-def _create(name: str, folder: int) -> int:
-    return os.open(name, _CREATE, 0o666, dir_fd=folder)
 
 
 def _open_folder(out: Path, folders: Sequence[str], *, sync: bool) -> int:

@@ -126,7 +126,7 @@ def open_source(path: Path, roots: Sequence[Path]) -> Source:
         if roots:
             _check_inside(os.path.realpath(path), path, roots)
         # Looked at first, since merely opening some devices has effects.
-        _check_regular(path, os.stat(path))
+        _check_regular(path, path.stat())
         descriptor = os.open(path, _FLAGS)
     except (OSError, ValueError) as error:
         _check_roots(path, roots)
@@ -144,7 +144,7 @@ def open_source(path: Path, roots: Sequence[Path]) -> Source:
 
 def _real_path(descriptor: int, path: Path) -> str:
     try:
-        return os.readlink(f"/proc/self/fd/{descriptor}")
+        return str(Path(f"/proc/self/fd/{descriptor}").readlink())
     except OSError:  # no /proc: the best that a name can tell
         return os.path.realpath(path)
 

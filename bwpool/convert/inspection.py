@@ -36,10 +36,10 @@ def plan(job: Job, settings: ConvertSettings, source: Source) -> Plan:
     picture = _READERS.get(content, general.inspect)(source, content, settings)
     check_picture(picture, settings)
     asked = job.format or settings.format
-    format = _output_format(asked, source, picture)
-    if format != "tiff" and len(picture.sizes) > 1:
+    target = _output_format(asked, source, picture)
+    if target != "tiff" and len(picture.sizes) > 1:
         raise InvalidJob(
-            f"the source has {len(picture.sizes)} pages, {format} holds one: "
+            f"the source has {len(picture.sizes)} pages, {target} holds one: "
             "ask for tiff"
         )
     name = output_name(job.id, source.path.name, asked)
@@ -49,7 +49,7 @@ def plan(job: Job, settings: ConvertSettings, source: Source) -> Plan:
         source=source,
         picture=picture,
         method=job.method or settings.method,
-        format=format,
+        format=target,
         quality=job.quality or settings.quality,
         name=name,
     )
