@@ -86,7 +86,7 @@ def _tiled(path: Path) -> Path:
 
 
 def _heic(path: Path) -> Path:
-    from pillow_heif import from_pillow  # noqa: PLC0415 - an extra
+    from pillow_heif import from_pillow
 
     from_pillow(photo()).save(path, quality=95)
     return path

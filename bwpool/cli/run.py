@@ -120,6 +120,8 @@ async def supervising(
             consumer = await read_facts(connection, queue)
             await starting
             parts = Parts(connection, consumer, pool, lambda: storage.probe(out))
+            if not convert.source_root:
+                log.warning("sources.unrestricted", remedy="name a --source-root")
             if not consumer.has_failures:
                 log.warning("failures.not_kept", remedy="run bwpool setup")
             log.info("supervisor.ready", server=str(endpoint), slots=pool.ready_slots)

@@ -32,7 +32,7 @@ def sauvola(strips: Iterator[Rows]) -> Iterator[Rows]:
     binarization" (2000).
     """
     # Only who asks for this method waits for it.
-    from doxapy import Binarization  # noqa: PLC0415
+    from doxapy import Binarization
 
     for rows, start, stop in _in_context(strips):
         engine = Binarization(Binarization.Algorithms.SAUVOLA)
