@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import structlog
@@ -41,11 +41,21 @@ from bwpool.queue.requeue import is_copy, put_back, remove_original
 from bwpool.settlement import Settlement, failure_record
 
 MAX_REMEMBERED = 50_000
-"""Messages that are remembered after their ack, in case they come again."""
+"""Messages that are remembered after they were settled, in case they come again."""
+
+_EVENTS = {
+    Retried: "job.retried",
+    Spent: "job.spent",
+    Failed: "job.failed",
+    Terminated: "job.terminated",
+}
 
 RESCUED_ONCE = {RESCUED: "1"}
 
 log = structlog.get_logger()
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(slots=True)
@@ -184,9 +194,7 @@ class Deliveries:
 
     def acked(self, lease: Lease) -> None:
         """Let go of a lease whose ack the server has confirmed."""
-        self._acked[lease.key] = None
-        if len(self._acked) > MAX_REMEMBERED:
-            del self._acked[next(iter(self._acked))]
+        _remember(self._acked, lease.key, None)
         if is_copy(lease.headers):
             self._background.start(self._clear_up(lease))
         else:
@@ -218,26 +226,35 @@ class Deliveries:
 
     async def _fail(self, settlement: Settlement, report: Report) -> None:
         """Record a failure; only when that is stored, let go of the delivery."""
-        lease, verdict = settlement.lease, settlement.verdict
+        is_spending = isinstance(settlement.verdict, Spent)
+        if not (is_spending and settlement.lease.key in self._spent):
+            await self._record(settlement, report)
+        self._let_go(settlement, report)
+
+    async def _record(self, settlement: Settlement, report: Report) -> None:
         record = failure_record(self._consumer, settlement, report)
         log.warning(
-            "job.failed" if record.final else "job.retried",
+            _EVENTS[type(settlement.verdict)],
             job_id=record.id,
-            seq=lease.seq,
-            attempt=lease.attempt,
+            seq=record.seq,
+            attempt=record.attempt,
             kind=record.kind,
             reason=record.reason,
         )
         if self._consumer.has_failures:
             await self._insist(lambda: failures.store(self._connection, record))
-        match verdict:
+
+    def _let_go(self, settlement: Settlement, report: Report) -> None:
+        """End a delivery that failed, as the verdict says."""
+        lease = settlement.lease
+        match settlement.verdict:
             case Retried(_, delay):
                 self.tally.retried += 1
                 self._failed_before.add(lease.key)
                 self._outbox.nak(lease, delay)
             case Spent():
                 # The next deliveries come at once, and to whoever pulls.
-                self._spent[lease.key] = (settlement.job, report)
+                _remember(self._spent, lease.key, (settlement.job, report))
                 self._outbox.nak(lease)
             case Failed():
                 self.tally.failed += 1
@@ -370,3 +387,10 @@ class Deliveries:
     async def close(self) -> None:
         """Give up what still goes on in the background."""
         await self._background.close()
+
+
+def _remember(memory: dict[K, V], key: K, value: V) -> None:
+    """Keep `value`, and forget the oldest where there would be too many."""
+    memory[key] = value
+    if len(memory) > MAX_REMEMBERED:
+        del memory[next(iter(memory))]

@@ -15,7 +15,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import BinaryIO, cast
@@ -48,6 +48,8 @@ class Death:
         return -self.exitcode
 
     def __str__(self) -> str:
+        if self.exitcode is None:
+            return f"converter {self.pid} gave up"
         how = f"exit code {self.exitcode}"
         if self.signal is not None:
             how = signal.strsignal(self.signal) or f"signal {self.signal}"
@@ -163,20 +165,23 @@ class Slot:
         self._on_message(self, message)
 
     def _served(self, serving: Future[None]) -> None:
-        """The serving loop is over: returned, raised, or its process died."""
+        """The serving loop is over: it returned, raised, or its process died."""
         self.is_ready = False
         self._transport.close()
-        self._executor.shutdown(wait=False)
         failure = serving.exception()
-        # The executor saw the sentinel, so joining a dead process takes no time; one
-        # that returned from its loop takes a moment, in which nobody waits for it.
-        if failure is not None:
+        if isinstance(failure, BrokenExecutor):
+            # The executor has seen it die, so its exit code takes no time.
             self._process.join(timeout=1.0)
-        if isinstance(failure, Exception) and self._process.exitcode in (0, None):
-            self._stderr.write(f"{failure!r}\n".encode())
+        elif failure is not None:
+            self._stderr.write(f"{type(failure).__name__}: {failure}\n".encode())
         death = Death(
             self.pid, self._process.exitcode, self._page.read(), self._tail_of_stderr()
         )
+        # Nothing is left for it to do, and a process that can't end would block ours.
+        self._process.kill()
+        # The executor's thread has to be gone before the interpreter ends: it races
+        # with the exit hook otherwise. The loop waits for this when it is closed.
+        asyncio.get_running_loop().run_in_executor(None, self._executor.shutdown)
         self._page.close()
         self._stderr.close()
         self._on_death(self, death)
