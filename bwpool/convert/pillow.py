@@ -69,7 +69,7 @@ def _stream(source: Source) -> BinaryIO:
 
 def _register_heif() -> None:
     try:
-        from pillow_heif import register_heif_opener  # noqa: PLC0415 - an extra
+        from pillow_heif import register_heif_opener
     except ImportError:
         raise BadImage(
             "HEIC can't be read: install bwpool with the extra heif"
