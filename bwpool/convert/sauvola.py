@@ -45,7 +45,7 @@ def sauvola(strips: Iterator[Rows]) -> Iterator[Rows]:
 def _window(rows: Rows) -> int:
     # doxapy 0.9.2, the last for Python 3.11, writes beyond its memory where a window
     # reaches from one edge of the picture past the other.
-    return min(WINDOW, 2 * min(rows.shape) - 1)
+    return min(WINDOW, 2 * int(min(rows.shape)) - 1)
 
 
 def _in_context(strips: Iterator[Rows]) -> Iterator[tuple[Rows, int, int]]:
