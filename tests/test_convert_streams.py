@@ -87,7 +87,7 @@ def test_turned_picture_streams(tmp_path: Path) -> None:
 
 def test_context_of_strips_is_that_of_the_page() -> None:
     """However a page is cut, Sauvola's threshold sees the same neighbourhoods."""
-    gray = np.asarray(pictures.text_page(300, 260)[0])
+    gray = np.array(pictures.text_page(300, 260)[0])
     (whole,) = sauvola.sauvola(iter([gray]))
 
     def cut(rows: int) -> Iterator[np.ndarray]:

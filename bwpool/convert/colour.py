@@ -20,9 +20,11 @@ STREAMED_PIXELS = 2**26
 """Pages of more pixels than this pass through in strips."""
 
 _STRIP_PIXELS = 2**21
-_MIN_ROWS, _MAX_ROWS = 16, 256
-"""Of a strip: enough for the diffusion, few enough for the processor's cache."""
+_MIN_ROWS, _MAX_ROWS = 32, 256
+"""Of a strip: no fewer than Sauvola's threshold reaches, few enough for the cache."""
 _MM_PER_INCH = 25.4
+_MAX_DPI = 65535
+"""What every format can hold."""
 _PROFILE = "icc-profile-data"
 _ORIENTATION = "orientation"
 _GRAY_SPACES = ("b-w", "grey16")
@@ -75,7 +77,8 @@ def flatten(image: pyvips.Image) -> pyvips.Image:
 
 def usable_dpi(dpi: tuple[float, float] | None) -> Dpi:
     """Return the resolution, unless it is nonsense."""
-    return dpi if dpi and min(dpi) > 0 else None
+    known = dpi and all(1 <= dots <= _MAX_DPI for dots in dpi)
+    return dpi if known else None
 
 
 def _eight_bits(image: pyvips.Image) -> pyvips.Image:

@@ -31,7 +31,7 @@ __all__ = [
 Kernel = Literal["avx2", "scalar", "pillow"]
 
 try:
-    _dither: Any = import_module("bwpool.convert._dither")
+    _dither: Any = import_module("_bwpool_dither")
 except ImportError:
     _dither = None
 

@@ -41,6 +41,8 @@ def inspect(source: Source, content: str, settings: ConvertSettings) -> Picture:
     """Look at the header of whatever libvips can read."""
     data = source.read(source.size) if source.size <= BUFFERED_BYTES else None
     load = partial(_load, source, data)
+    if content == "jpg":  # its errors are warnings, for libjpeg
+        load = partial(load, fail_on="warning")
     first = _open(load, content)
     loader = first.get("vips-loader").removesuffix("_buffer").removesuffix("_source")
     if loader == "tiffload":
@@ -53,7 +55,7 @@ def inspect(source: Source, content: str, settings: ConvertSettings) -> Picture:
         content=content,
         sizes=sizes,
         decode=lambda: map(_page, loads),
-        is_whole=loader not in _STREAMING_LOADERS,
+        is_whole=loader not in _STREAMING_LOADERS or _is_interlaced(first),
     )
 
 
@@ -76,6 +78,10 @@ def _load(source: Source, data: bytes | None, **options: Any) -> pyvips.Image:
 
 def _size(image: pyvips.Image) -> tuple[int, int]:
     return image.width, image.height
+
+
+def _is_interlaced(image: pyvips.Image) -> bool:
+    return bool(image.get_typeof("interlaced") and image.get("interlaced"))
 
 
 def _page(load: Callable[..., pyvips.Image]) -> Page:

@@ -17,8 +17,8 @@ from bwpool.settings import ConvertSettings
 from bwpool.storage import Source
 
 Rows = NDArray[np.uint8]
-"""Rows of pixels: one byte each, or packed, eight to a byte with the leftmost on top,
-a set bit being white."""
+"""Rows of pixels, contiguous and writable: one byte each, or packed, eight to a byte
+with the leftmost on top, a set bit being white."""
 
 Unit = Literal["bit", "byte"]
 """What a pixel takes in a row."""

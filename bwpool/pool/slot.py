@@ -14,7 +14,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -126,12 +126,19 @@ class Slot:
         """Whether it is ready and nobody has told it to end."""
         return self.is_ready and not self.is_stopping
 
-    def give(self, order: Order) -> None:
-        """Send an order; orders are done one after the other."""
+    def room(self, depth: int) -> int:
+        """How many more orders it takes where a slot may hold `depth`."""
+        if not self.takes_orders:
+            return 0
+        return (1 if self.is_slow else depth) - len(self.orders)
+
+    def give(self, orders: Sequence[Order]) -> None:
+        """Send orders; they are done one after the other."""
         if not self.orders:
             self.heard = time.monotonic()
-        self.orders[order.tag] = order
-        self._transport.write(encode_order(order))
+        for order in orders:
+            self.orders[order.tag] = order
+        self._transport.write(b"".join(map(encode_order, orders)))
 
     def doing(self) -> Doing:
         """Read what the converter is doing."""
