@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -38,11 +38,13 @@ from bwpool.queue.contexts import Endpoint
 from bwpool.queue.facts import read_facts
 from bwpool.queue.topology import wanted
 from bwpool.settings import (
+    Amount,
     ConvertSettings,
     PoolSettings,
     QueueSettings,
     RunSettings,
     ServerSettings,
+    memory_share,
     usable_cpus,
 )
 from bwpool.supervisor import Supervisor
@@ -115,7 +117,10 @@ async def supervising(
     load: Load = load_conversion,
 ) -> AsyncIterator[Supervisor]:
     """Open everything that a supervisor needs, converters and connection together."""
-    pool = Pool(slots.procs or usable_cpus(), convert, timeout=slots.timeout, load=load)
+    procs = slots.procs or usable_cpus()
+    if convert.max_memory is None:
+        convert = replace(convert, max_memory=Amount(memory_share(procs)))
+    pool = Pool(procs, convert, timeout=slots.timeout, load=load)
     pool.on_death = _log_death
     out = Path(convert.out)
     try:
@@ -166,7 +171,9 @@ def make_out(convert: ConvertSettings) -> None:
 
 
 def _log_death(cause: str, death: Death) -> None:
-    if cause != "stop":
+    if cause == "recycle":
+        log.info("converter.recycled", pid=death.pid)
+    elif cause != "stop":
         log.warning(
             "converter.crashed" if cause == "crash" else "converter.overdue",
             pid=death.pid,
