@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import simplejpeg
@@ -32,7 +31,7 @@ def encode(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
 def write(plan: Plan, chunks: Iterator[Chunk]) -> Pending:
     """Write an encoded output to its temporary file."""
     first = next(chunks)  # what can't be decoded leaves no trace
-    place = Place(Path(plan.settings.out), plan.name, sync=plan.settings.sync)
+    place = Place(plan.settings.out, plan.name, sync=plan.settings.sync)
     try:
         for chunk in chain((first,), chunks):
             place.write(chunk.data, chunk.at)

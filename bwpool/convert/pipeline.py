@@ -78,7 +78,7 @@ def _convert(
         raise ConversionFailed("the source changed while it was read")
     return (
         Converted(
-            output=str(pending.path),
+            output=pending.path,
             bytes_in=source.size,
             bytes_out=pending.size,
             pixels=plan.picture.pixels,
