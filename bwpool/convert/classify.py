@@ -5,11 +5,14 @@ The one place that knows their messages. Called at the pipeline's boundary.
 
 from __future__ import annotations
 
+import logging
 import struct
 
 import pyvips
 
 from bwpool.errors import BadImage, ConversionFailed, JobError, LimitExceeded
+
+_log = logging.getLogger(__name__)
 
 _READING = ("inspect", "decode")
 _DECODERS = (
@@ -50,6 +53,7 @@ def classify(error: Exception, stage: str) -> JobError:
         return LimitExceeded(f"needs more memory than a converter may use: {reason}")
     if stage in _READING and _is_decoders(error):
         return BadImage(reason)
+    _log.error("unclassified, in stage %s", stage, exc_info=error)  # perhaps a bug
     return ConversionFailed(f"{type(error).__name__}: {reason}")
 
 
