@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import structlog
@@ -37,15 +37,25 @@ from bwpool.queue.connection import Connection
 from bwpool.queue.facts import ConsumerFacts
 from bwpool.queue.lease import RESCUED, Lease
 from bwpool.queue.outbox import Outbox
-from bwpool.queue.requeue import put_back
+from bwpool.queue.requeue import is_copy, put_back, remove_original
 from bwpool.settlement import Settlement, failure_record
 
 MAX_REMEMBERED = 50_000
-"""Messages that are remembered after their ack, in case they come again."""
+"""Messages that are remembered after they were settled, in case they come again."""
+
+_EVENTS = {
+    Retried: "job.retried",
+    Spent: "job.spent",
+    Failed: "job.failed",
+    Terminated: "job.terminated",
+}
 
 RESCUED_ONCE = {RESCUED: "1"}
 
 log = structlog.get_logger()
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(slots=True)
@@ -95,6 +105,8 @@ class Deliveries:
         """Out of the queue, the latest `MAX_REMEMBERED`."""
         self._spent: dict[tuple[int, int], tuple[Job | None, Report]] = {}
         """Incurable; their deliveries are being used up."""
+        self._failed_before: set[tuple[int, int]] = set()
+        """Failed here at an earlier delivery, not settled since."""
         self._stalled: list[tuple[Lease, Job]] = []
         """Waiting for our storage to come back."""
         self._empty = asyncio.Event()
@@ -109,8 +121,8 @@ class Deliveries:
         """Take a delivery.
 
         Six cases, the first that holds: held here already; done here already; we are
-        leaving; known to be hopeless; a last delivery that crashes alone may have
-        brought about; a job to be done.
+        leaving; known to be hopeless; near its end, perhaps by crashes alone; a job to
+        be done.
         """
         key = lease.key
         if (held := self._held.get(key)) is not None:
@@ -182,9 +194,14 @@ class Deliveries:
 
     def acked(self, lease: Lease) -> None:
         """Let go of a lease whose ack the server has confirmed."""
-        self._acked[lease.key] = None
-        if len(self._acked) > MAX_REMEMBERED:
-            del self._acked[next(iter(self._acked))]
+        _remember(self._acked, lease.key, None)
+        if is_copy(lease.headers):
+            self._background.start(self._clear_up(lease))
+        else:
+            self._finish(lease)
+
+    def _finish(self, lease: Lease) -> None:
+        self._failed_before.discard(lease.key)
         settlement = self._done.pop(lease.key, None)
         if settlement is not None and isinstance(settlement.verdict, Completed):
             self._count(settlement.verdict.converted)
@@ -209,28 +226,40 @@ class Deliveries:
 
     async def _fail(self, settlement: Settlement, report: Report) -> None:
         """Record a failure; only when that is stored, let go of the delivery."""
-        lease, verdict = settlement.lease, settlement.verdict
+        is_spending = isinstance(settlement.verdict, Spent)
+        if not (is_spending and settlement.lease.key in self._spent):
+            await self._record(settlement, report)
+        self._let_go(settlement, report)
+
+    async def _record(self, settlement: Settlement, report: Report) -> None:
         record = failure_record(self._consumer, settlement, report)
         log.warning(
-            "job.failed" if record.final else "job.retried",
+            _EVENTS[type(settlement.verdict)],
             job_id=record.id,
-            seq=lease.seq,
-            attempt=lease.attempt,
+            seq=record.seq,
+            attempt=record.attempt,
             kind=record.kind,
             reason=record.reason,
         )
-        await self._insist(lambda: failures.store(self._connection, record))
-        match verdict:
+        if self._consumer.has_failures:
+            await self._insist(lambda: failures.store(self._connection, record))
+
+    def _let_go(self, settlement: Settlement, report: Report) -> None:
+        """End a delivery that failed, as the verdict says."""
+        lease = settlement.lease
+        match settlement.verdict:
             case Retried(_, delay):
                 self.tally.retried += 1
+                self._failed_before.add(lease.key)
                 self._outbox.nak(lease, delay)
             case Spent():
                 # The next deliveries come at once, and to whoever pulls.
-                self._spent[lease.key] = (settlement.job, report)
+                _remember(self._spent, lease.key, (settlement.job, report))
                 self._outbox.nak(lease)
             case Failed():
                 self.tally.failed += 1
                 self._spent.pop(lease.key, None)
+                self._failed_before.discard(lease.key)
                 self._outbox.nak(lease)
             case Terminated():
                 self.tally.failed += 1
@@ -250,20 +279,28 @@ class Deliveries:
     # ── When a delivery is not the job's failure ─────────────────────────────────
 
     def _may_be_innocent(self, lease: Lease) -> bool:
-        """Whether crashes of supervisors may have brought this last delivery about.
+        """Whether crashes of supervisors may have used up this message's deliveries.
 
         That must be asked, but no more than once a job.
         """
-        last = is_last(lease.attempt, self._consumer.max_deliver)
-        return last and lease.attempt > 1 and not lease.is_rescued
+        # The last but one as well: a crash on the way leaves another chance.
+        is_late = is_last(lease.attempt + 1, self._consumer.max_deliver)
+        is_suspect = is_late and lease.attempt > 1 and not lease.is_rescued
+        return is_suspect and lease.key not in self._failed_before
 
     async def _spare(self, lease: Lease) -> None:
-        """Convert a job at its last delivery if it ever failed by itself.
+        """Convert a job near its last delivery if it ever failed by itself.
 
         Else put it back as new, lest the next crash kills it.
         """
         has_failed = await self._insist(
-            lambda: failures.has_record(self._connection, self._consumer, lease)
+            lambda: failures.has_record(
+                self._connection,
+                self._consumer.stream,
+                self._consumer.name,
+                lease.seq,
+                lease.attempt,
+            )
         )
         if has_failed and not self.is_leaving:
             self._begin(lease)
@@ -278,6 +315,14 @@ class Deliveries:
         )
         log.info("job.rescued", seq=lease.seq, new_seq=seq, attempt=lease.attempt)
         self._outbox.ack(lease)
+
+    async def _clear_up(self, lease: Lease) -> None:
+        """Remove what a rescuer that died on the way left of the same job."""
+        stream = self._consumer.stream
+        await self._insist(
+            lambda: remove_original(self._connection, stream, lease, lease.headers)
+        )
+        self._finish(lease)
 
     def _hand_back(self, lease: Lease) -> None:
         """Give a lease to the others at once, without killing its job by that."""
@@ -342,3 +387,10 @@ class Deliveries:
     async def close(self) -> None:
         """Give up what still goes on in the background."""
         await self._background.close()
+
+
+def _remember(memory: dict[K, V], key: K, value: V) -> None:
+    """Keep `value`, and forget the oldest where there would be too many."""
+    memory[key] = value
+    if len(memory) > MAX_REMEMBERED:
+        del memory[next(iter(memory))]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import orjson
 
@@ -13,8 +11,8 @@ from bwpool.job import Job
 from bwpool.policy import Failed, Terminated, Verdict
 from bwpool.pool.pool import Report
 from bwpool.queue.facts import ConsumerFacts
-from bwpool.queue.failures import ConverterFacts, FailureRecord
 from bwpool.queue.lease import Lease
+from bwpool.queue.records import ConverterEnd, FailureRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +45,8 @@ def failure_record(
         image=image,
         subject=lease.subject,
         payload=lease.payload,
-        time=datetime.now(UTC),
-        host=socket.gethostname(),
         elapsed=round(report.elapsed, 3),
-        converter=_converter_facts(report),
+        converter=_converter_end(report),
     )
 
 
@@ -71,17 +67,17 @@ def _names(settlement: Settlement) -> tuple[str | None, str | None]:
     )
 
 
-def _converter_facts(report: Report) -> ConverterFacts | None:
+def _converter_end(report: Report) -> ConverterEnd | None:
     """What is known of the converter: all of it if it died, else which one it was."""
     if report.pid is None:
         return None
     death = report.death
     if death is None:
-        return ConverterFacts(report.pid, None, None, None, "")
-    return ConverterFacts(
-        report.pid,
-        death.exitcode,
-        death.signal,
-        death.doing.max_rss_bytes,
-        death.stderr,
+        return ConverterEnd(pid=report.pid)
+    return ConverterEnd(
+        pid=report.pid,
+        exitcode=death.exitcode,
+        signal=death.signal,
+        max_rss_bytes=death.doing.max_rss_bytes,
+        stderr=death.stderr,
     )

@@ -98,6 +98,8 @@ class Supervisor:
 
     def _acked(self, lease: Lease) -> None:
         self.deliveries.acked(lease)
+        if self._outbox.unconfirmed == MAX_UNCONFIRMED:
+            self._puller.wake()
 
     def _room(self) -> int:
         """How many messages to ask for now."""

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
+from queues import setup
 from servers import NatsServer, Wire
 
 from bwpool.queue.connection import Connection
@@ -103,3 +104,10 @@ def names() -> QueueSettings:
     return QueueSettings(
         stream=f"IMAGES{n}", consumer=f"BW{n}", subject=f"IMAGES{n}.blackandwhite"
     )
+
+
+@pytest.fixture
+async def queue(connection: Connection, names: QueueSettings) -> QueueSettings:
+    """A fresh queue, as `bwpool setup` makes it."""
+    await setup(connection, names)
+    return names

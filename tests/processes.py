@@ -112,6 +112,15 @@ class Program:
         async with asyncio.timeout(timeout):
             return (await self.process.stdout.readline()).decode().rstrip()
 
+    async def error_line(self, timeout=20.0) -> str:
+        """Wait for the next line on stderr."""
+        async with asyncio.timeout(timeout):
+            line = await self.process.stderr.readline()
+        self.stderr += line
+        if not line:
+            raise RuntimeError(f"it ended: {self.stderr.decode()}")
+        return line.decode().rstrip()
+
     async def wait(self, timeout=60.0) -> int:
         """Wait for its end, and return its exit code."""
         async with asyncio.timeout(timeout):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+
+from bwpool import guard
 
 START_TIMEOUT = 10.0
 
@@ -25,6 +29,7 @@ class NatsServer:
         self.folder = folder
         self.extra = extra
         self.port = -1
+        self.pid = 0
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -35,6 +40,8 @@ class NatsServer:
     def start(self) -> NatsServer:
         """Start, and return once clients can connect."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        for stale in self.folder.glob("*.ports"):
+            stale.unlink()
         config = self.folder / "server.conf"
         config.write_text(
             f'listen: "127.0.0.1:{self.port}"\n'
@@ -42,30 +49,34 @@ class NatsServer:
             f'ports_file_dir: "{self.folder}"\n{self.extra}\n'
         )
         with (self.folder / "server.log").open("ab") as log:
+            # The guard sees to it that killed tests leave no servers behind.
+            command = (sys.executable, "-I", "-S", guard.__file__)
+            server = (str(Path(self.binary).resolve()), "-c", str(config))
             self.process = subprocess.Popen(
-                [self.binary, "-c", str(config)],
+                command + server,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                stdin=subprocess.DEVNULL,
             )
-        name = f"{Path(self.binary).name}_{self.process.pid}.ports"
-        self.port = self._read_port(self.folder / name)
+        self._read_ports()
         return self
 
-    def _read_port(self, ports_file: Path) -> int:
+    def _read_ports(self) -> None:
         assert self.process is not None
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline and self.process.poll() is None:
-            with contextlib.suppress(OSError, ValueError, LookupError):
-                url: str = json.loads(ports_file.read_bytes())["nats"][0]
-                return int(url.rpartition(":")[2])
+            for file in self.folder.glob("*.ports"):
+                with contextlib.suppress(ValueError, LookupError):
+                    url: str = json.loads(file.read_bytes())["nats"][0]
+                    self.port = int(url.rpartition(":")[2])
+                    self.pid = int(file.stem.rpartition("_")[2])
+                    return
             time.sleep(0.005)
         raise RuntimeError((self.folder / "server.log").read_text())
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal: SIGSTOP and SIGCONT suspend and resume it."""
-        assert self.process is not None
-        self.process.send_signal(number)
+        os.kill(self.pid, number)
 
     def stop(self) -> None:
         """Stop as an operator does, and wait."""
@@ -77,9 +88,10 @@ class NatsServer:
 
     def _end(self, number: signal.Signals) -> None:
         if self.process is not None:
-            self.process.send_signal(number)
-            self.process.send_signal(signal.SIGCONT)
-            self.process.wait(START_TIMEOUT)
+            with contextlib.suppress(ProcessLookupError):
+                self.send(number)
+                self.send(signal.SIGCONT)
+            self.process.communicate(timeout=START_TIMEOUT)
             self.process = None
 
 
@@ -88,7 +100,7 @@ class Wire:
 
     def __init__(self, port: int) -> None:
         self.target = port
-        self.sent = b""
+        self.sent = bytearray()
         """Everything clients sent, in order."""
         self.connections = 0
         self._gates: list[asyncio.Event] = []

@@ -304,7 +304,7 @@ def test_bad_environment() -> None:
 def test_without_extension() -> None:
     """Without the extension, Pillow is what is used."""
     code = (
-        "import sys; sys.modules['bwpool.convert._dither'] = None\n"
+        "import sys; sys.modules['_bwpool_dither'] = None\n"
         "from bwpool.convert.dither import *\n"
         "print(HAVE_KERNEL, KERNELS, kernel_name())"
     )

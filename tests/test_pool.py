@@ -90,7 +90,7 @@ async def test_a_crash_charges_one_job_and_says_what_killed_it():
         report = await crashing
 
         assert isinstance(report.outcome, ConverterCrashed)
-        assert report.death.signal == "SIGSEGV"
+        assert report.death.signal == signal.SIGSEGV
         assert report.death.exitcode == -signal.SIGSEGV
         assert report.outcome.stage == "decode"
         assert "about to crash" in report.death.stderr
@@ -121,7 +121,7 @@ async def test_an_overdue_conversion_is_killed_in_time():
         assert others_done < 1.0
         assert isinstance(report.outcome, ConversionTimeout)
         assert 1.0 <= time.monotonic() - started < 1.5
-        assert report.death.signal == "SIGKILL"
+        assert report.death.signal == signal.SIGKILL
 
 
 async def test_a_job_behind_a_hang_is_not_charged():

@@ -38,13 +38,20 @@ class Touch:
 
 
 def misbehaving(settings: ConvertSettings) -> Work:
-    """Do what the id says before its first `-`: `crash-1`, `sleep0.5-2`, `bad-3`."""
+    """Do what the id says before its first `-`: `crash-1`, `sleep0.5-2`, `bad-3`.
+
+    `begin0.5-4` sleeps as well, after a line in the file `begun`.
+    """
 
     def work(
         job: Job, on_stage: Callable[[str], None]
     ) -> tuple[Converted, Nothing | Touch]:
         on_stage("decode")
-        act(job.id.partition("-")[0])
+        what = job.id.partition("-")[0]
+        if what.startswith("begin"):
+            Touch(Path(settings.out) / "begun").commit()
+            what = what.replace("begin", "sleep")
+        act(what)
         done = Converted(job.id, 1, 1, 1)
         if not settings.out:
             return done, Nothing()

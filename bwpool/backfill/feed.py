@@ -12,7 +12,7 @@ from bwpool.backfill.ledger import Ledger
 from bwpool.errors import InvalidJob
 from bwpool.queue.connection import Connection
 from bwpool.queue.facts import ConsumerFacts, read_depth
-from bwpool.queue.messages import StoredMessage, delete_message, walk
+from bwpool.queue.messages import StoredMessage, delete_message, messages_on
 from bwpool.queue.publish import Message, publish_all
 from bwpool.queue.requeue import put_back
 
@@ -25,7 +25,7 @@ async def resume(connection: Connection, consumer: ConsumerFacts) -> set[str]:
     """
     job_ids = set()
     delivered = (await read_depth(connection, consumer)).delivered
-    async for message in walk(connection, consumer.stream, consumer.subject):
+    async for message in messages_on(connection, consumer.stream, consumer.subject):
         job_id = _job_id(message)
         if job_id is not None:
             job_ids.add(job_id)

@@ -12,6 +12,7 @@ from bwpool.cli.backfill import backfill
 from bwpool.cli.common import MISUSED, complain
 from bwpool.cli.dev import dev
 from bwpool.cli.failed import app as failed
+from bwpool.cli.preview import preview
 from bwpool.cli.run import run
 from bwpool.cli.setup import setup
 from bwpool.cli.submit import submit
@@ -36,7 +37,7 @@ def make_app() -> cyclopts.App:
         result_action="return_value",
     )
     app.default(run)
-    for command in (run, setup, submit, backfill, failed, dev):
+    for command in (run, setup, submit, backfill, preview, failed, dev):
         app.command(command)
     return app
 

@@ -25,8 +25,7 @@ from bwpool.embedded import EmbeddedServer
 from bwpool.errors import ConfigError
 from bwpool.queue.connection import Connection
 from bwpool.queue.contexts import Endpoint
-from bwpool.queue.facts import read_facts
-from bwpool.queue.failures import FailedJob, list_failed
+from bwpool.queue.failures import Failed, list_failed
 from bwpool.settings import QueueSettings, ServerSettings
 
 app = cyclopts.App(name="failed", help="Look at the jobs that ran out of attempts.")
@@ -62,8 +61,7 @@ def list_(
                 endpoint = await _open_store(stack, Path(settings.out) / STORE)
             connection = await Connection.open(endpoint)
             await stack.enter_async_context(connection)
-            consumer = await read_facts(connection, queue)
-            jobs = [job async for job in list_failed(connection, consumer)]
+            jobs = [job async for job in list_failed(connection, queue)]
         _show(jobs, as_json=settings.json)
         return DONE
 
@@ -79,7 +77,7 @@ async def _open_store(stack: AsyncExitStack, store: Path) -> Endpoint:
     return Endpoint(urls=(own.url,))
 
 
-def _show(jobs: list[FailedJob], *, as_json: bool) -> None:
+def _show(jobs: list[Failed], *, as_json: bool) -> None:
     if as_json:
         for job in jobs:
             print(orjson.dumps(job).decode())

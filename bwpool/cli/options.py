@@ -78,9 +78,11 @@ def server_in_file(path: Path | None) -> ServerSettings:
 
 
 def _outdir(
-    _app: cyclopts.App, _commands: tuple[str, ...], arguments: ArgumentCollection
+    _app: cyclopts.App, commands: tuple[str, ...], arguments: ArgumentCollection
 ) -> None:
     """Let OUTDIR stand for `--out`, as it does for the seed's workers."""
+    if commands[:1] == ("failed",):
+        return  # where `--out` means a store instead of a server
     outdir = os.environ.get("OUTDIR")
     for argument in arguments:
         if argument.name == "--out" and outdir:

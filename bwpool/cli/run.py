@@ -96,6 +96,10 @@ def run(
             supervisor = await stack.enter_async_context(
                 supervising(endpoint, queue, convert, pool, ending)
             )
+            if not convert.source_root:
+                log.warning("sources.unrestricted", remedy="name a --source-root")
+            if not supervisor.parts.consumer.has_failures:
+                log.warning("failures.not_kept", remedy="run bwpool setup")
             return await until_stopped(supervisor, is_burst=ending.burst)
 
     return execute(common, command)

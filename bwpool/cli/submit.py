@@ -27,7 +27,12 @@ from bwpool.cli.common import (
 from bwpool.errors import ConfigError, InvalidJob
 from bwpool.job import check_advisory, check_id
 from bwpool.queue.connection import Connection
-from bwpool.queue.facts import ConsumerFacts, read_facts, records_subject
+from bwpool.queue.facts import (
+    ConsumerFacts,
+    deaths_subject,
+    read_facts,
+    records_subject,
+)
 from bwpool.queue.publish import Message, publish
 from bwpool.queue.watch import watching
 from bwpool.settings import Format, Method, QueueSettings, ServerSettings
@@ -122,8 +127,12 @@ async def _submit(
     consumer: ConsumerFacts,
     jobs: list[Job],
     settings: SubmitSettings,
-) -> None:
-    """Publish the jobs one after the other, printing each one's sequence."""
+) -> dict[int, str]:
+    """Publish the jobs one after the other, printing each one's sequence.
+
+    Returns the job ids by sequence.
+    """
+    sequences = {}
     for job in jobs:
         message = Message(orjson.dumps(job))
         try:
@@ -136,6 +145,8 @@ async def _submit(
             print(orjson.dumps({"seq": stored.seq, **job}).decode(), flush=True)
         else:
             print(stored.seq, job["id"], job["image"], flush=True)
+        sequences[stored.seq] = str(job["id"])
+    return sequences
 
 
 async def _submit_and_wait(
@@ -147,6 +158,7 @@ async def _submit_and_wait(
     """Listen first, so that not even the fastest conversion is missed."""
     ledger = Ledger()
     settled = asyncio.Event()
+    sequences: dict[int, str] = {}
     advisory = settings.advisory or connection.client.new_inbox()
     for job in jobs:
         job["advisory"] = advisory
@@ -160,11 +172,18 @@ async def _submit_and_wait(
         enter_record(ledger, payload)
         settled.set()
 
+    def died(payload: bytes) -> None:
+        # Where failures are recorded, the record came first.
+        job_id = sequences.get(orjson.loads(payload)["stream_seq"], "")
+        ledger.fail(job_id, "unknown", "its deliveries ran out")
+        settled.set()
+
     async with (
         watching(connection, advisory, converted),
         watching(connection, records_subject(consumer), failed),
+        watching(connection, deaths_subject(consumer), died),
     ):
-        await _submit(connection, consumer, jobs, settings)
+        sequences = await _submit(connection, consumer, jobs, settings)
         while not ledger.is_complete:
             await settled.wait()
             settled.clear()

@@ -16,7 +16,9 @@ ffibuilder.cdef("""
                        uint8_t *out, int packed);
 """)
 ffibuilder.set_source(
-    "bwpool.convert._dither",
+    # Beside the package, not in it: run from a checkout, `python -m bwpool` takes the
+    # checkout's package, and should find what pip has built all the same.
+    "_bwpool_dither",
     # Part of the generated file rather than a source of its own, so that the compiler
     # checks the declarations above; the line directive keeps its messages readable.
     f'#line 1 "{_SOURCE.name}"\n{_SOURCE.read_text(encoding="utf-8")}',

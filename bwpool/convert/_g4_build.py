@@ -12,7 +12,9 @@ ffibuilder.cdef("""
     size_t g4_encode(const uint8_t *bits, uint32_t width, size_t rows, uint8_t *out);
 """)
 ffibuilder.set_source(
-    "bwpool.convert._g4",
+    # Beside the package, not in it: run from a checkout, `python -m bwpool` takes the
+    # checkout's package, and should find what pip has built all the same.
+    "_bwpool_g4",
     # As in _dither_build.py.
     f'#line 1 "{_SOURCE.name}"\n{_SOURCE.read_text(encoding="utf-8")}',
     extra_compile_args=["-O3"],

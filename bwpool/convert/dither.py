@@ -31,7 +31,7 @@ __all__ = [
 Kernel = Literal["avx2", "scalar", "pillow"]
 
 try:
-    _dither: Any = import_module("bwpool.convert._dither")
+    _dither: Any = import_module("_bwpool_dither")
 except ImportError:
     _dither = None
 
@@ -268,8 +268,9 @@ _ERROR: Final = [a - b for a, b in zip(_CLIPPED, _BILEVEL, strict=True)]
 def _diffuse_row(
     gray: memoryview, passed_down: Sequence[int]
 ) -> tuple[bytearray, list[int]]:
-    """Return a row in black and white, and what it passes to each pixel of the next:
-    3 e(x+1) + 5 e(x) + e(x-1), where e is the error.
+    """Return a row in black and white, and what it passes to each pixel of the next.
+
+    That is 3 e(x+1) + 5 e(x) + e(x-1), where e is the error.
     """
     row = bytearray(len(gray))
     sums = []

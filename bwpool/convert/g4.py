@@ -17,7 +17,7 @@ from PIL.TiffImagePlugin import STRIPBYTECOUNTS, STRIPOFFSETS, TiffImageFile
 from bwpool.convert.plan import Rows
 
 try:
-    _g4: Any = import_module("bwpool.convert._g4")
+    _g4: Any = import_module("_bwpool_g4")
 except ImportError:
     _g4 = None
 

@@ -115,6 +115,7 @@ class Pool:
         self._overdue: set[Slot] = set()
         self._failed_starts = 0
         self._is_closing = False
+        self._is_arranging = False
         self._background = Background()
         self._ready = asyncio.Event()
         self._empty = asyncio.Event()
@@ -177,7 +178,7 @@ class Pool:
             self._waiting.appendleft(held)
         else:
             self._waiting.append(held)
-        self._assign()
+        self._arrange()
         return held.done
 
     def withdraw(self) -> None:
@@ -211,28 +212,29 @@ class Pool:
         """Jobs a slot may hold now: one, and what fits into the look-ahead."""
         return 1 + min(MAX_DEPTH - 1, int(LOOK_AHEAD / self._mean_elapsed))
 
-    def _assign(self) -> None:
-        """Give waiting jobs to the slots that have the fewest."""
-        if not self._waiting:
-            return
-        depth = self._depth
-        free = [
-            slot
-            for slot in self._slots
-            if slot.takes_orders and len(slot.orders) < (1 if slot.is_slow else depth)
-        ]
-        free.sort(key=lambda slot: len(slot.orders))
-        while self._waiting and free:
-            for slot in free:
-                if not self._waiting:
-                    return
-                self._order(slot, self._waiting.popleft())
-            free = [slot for slot in free if len(slot.orders) < depth]
+    def _arrange(self) -> None:
+        """Assign once all that this turn of the event loop brings is known."""
+        if not self._is_arranging:
+            self._is_arranging = True
+            asyncio.get_running_loop().call_soon(self._assign)
 
-    def _order(self, slot: Slot, held: _Held) -> None:
-        tag = next(self._tags)
-        self._ordered[tag] = held
-        slot.give(Order(tag, held.job))
+    def _assign(self) -> None:
+        """Give waiting jobs to the slots, those with the fewest first, in turns."""
+        self._is_arranging = False
+        depth = self._depth
+        free = [slot for slot in self._slots if slot.room(depth) > 0]
+        free.sort(key=lambda slot: len(slot.orders))
+        given: dict[Slot, list[Order]] = {slot: [] for slot in free}
+        while self._waiting and free:
+            for slot in free[: len(self._waiting)]:
+                tag, held = next(self._tags), self._waiting.popleft()
+                self._ordered[tag] = held
+                given[slot].append(Order(tag, held.job))
+            free = [slot for slot in free if slot.room(depth) > len(given[slot])]
+        for slot, orders in given.items():
+            if orders:
+                slot.give(orders)
+        self.on_room()
 
     def _on_message(self, slot: Slot, message: Message) -> None:
         match message:
@@ -249,8 +251,7 @@ class Pool:
                 self._failed_starts = 0
                 if self.ready_slots == self._procs:
                     self._ready.set()
-        self._assign()
-        self.on_room()
+        self._arrange()
 
     def _take_back(self, slot: Slot) -> None:
         """Let what `slot` has not begun wait again, ahead of all others."""
@@ -278,6 +279,7 @@ class Pool:
         slot.orders.clear()
         if not self._slots:
             self._empty.set()
+        self._arrange()
         if not self._is_closing:
             self._background.start(self._replace(death))
 
@@ -314,7 +316,7 @@ class Pool:
             for slot in self._slots:
                 if slot.takes_orders and slot.orders:
                     self._check(slot, now)
-            self._assign()
+            self._arrange()
 
     def _check(self, slot: Slot, now: float) -> None:
         """Kill what is overdue, and let nothing wait behind what takes long."""

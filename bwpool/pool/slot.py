@@ -14,8 +14,8 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import BinaryIO, cast
@@ -41,17 +41,19 @@ class Death:
     """The last it said there."""
 
     @property
-    def signal(self) -> str | None:
-        """The name of the signal that killed it."""
+    def signal(self) -> int | None:
+        """The number of the signal that killed it."""
         if self.exitcode is None or self.exitcode >= 0:
             return None
-        try:
-            return signal.Signals(-self.exitcode).name
-        except ValueError:
-            return f"signal {-self.exitcode}"
+        return -self.exitcode
 
     def __str__(self) -> str:
-        how = self.signal or f"exit code {self.exitcode}"
+        if self.exitcode is None:
+            return f"converter {self.pid} gave up"
+        how = f"exit code {self.exitcode}"
+        if self.signal is not None:
+            how = signal.strsignal(self.signal) or f"signal {self.signal}"
+            how = f"signal {self.signal} ({how})"
         where = f" in stage {self.doing.stage}" if self.doing.stage else ""
         return f"converter {self.pid} died by {how}{where}"
 
@@ -124,12 +126,19 @@ class Slot:
         """Whether it is ready and nobody has told it to end."""
         return self.is_ready and not self.is_stopping
 
-    def give(self, order: Order) -> None:
-        """Send an order; orders are done one after the other."""
+    def room(self, depth: int) -> int:
+        """How many more orders it takes where a slot may hold `depth`."""
+        if not self.takes_orders:
+            return 0
+        return (1 if self.is_slow else depth) - len(self.orders)
+
+    def give(self, orders: Sequence[Order]) -> None:
+        """Send orders; they are done one after the other."""
         if not self.orders:
             self.heard = time.monotonic()
-        self.orders[order.tag] = order
-        self._transport.write(encode_order(order))
+        for order in orders:
+            self.orders[order.tag] = order
+        self._transport.write(b"".join(map(encode_order, orders)))
 
     def doing(self) -> Doing:
         """Read what the converter is doing."""
@@ -163,20 +172,23 @@ class Slot:
         self._on_message(self, message)
 
     def _served(self, serving: Future[None]) -> None:
-        """The serving loop is over: returned, raised, or its process died."""
+        """The serving loop is over: it returned, raised, or its process died."""
         self.is_ready = False
         self._transport.close()
-        self._executor.shutdown(wait=False)
         failure = serving.exception()
-        # The executor saw the sentinel, so joining a dead process takes no time; one
-        # that returned from its loop takes a moment, in which nobody waits for it.
-        if failure is not None:
+        if isinstance(failure, BrokenExecutor):
+            # The executor has seen it die, so its exit code takes no time.
             self._process.join(timeout=1.0)
-        if isinstance(failure, Exception) and self._process.exitcode in (0, None):
-            self._stderr.write(f"{failure!r}\n".encode())
+        elif failure is not None:
+            self._stderr.write(f"{type(failure).__name__}: {failure}\n".encode())
         death = Death(
             self.pid, self._process.exitcode, self._page.read(), self._tail_of_stderr()
         )
+        # Nothing is left for it to do, and a process that can't end would block ours.
+        self._process.kill()
+        # The executor's thread has to be gone before the interpreter ends: it races
+        # with the exit hook otherwise. The loop waits for this when it is closed.
+        asyncio.get_running_loop().run_in_executor(None, self._executor.shutdown)
         self._page.close()
         self._stderr.close()
         self._on_death(self, death)

@@ -253,10 +253,15 @@ def _explain_refusal(endpoint: Endpoint, failures: list[Exception]) -> QueueErro
             "give them with --creds, --context or --user and --password"
         )
     for failure in failures:
-        if isinstance(failure, ssl.SSLError | nats.errors.SecureConnWantedError):
+        if isinstance(failure, nats.errors.SecureConnWantedError):
+            return QueueError(
+                f"no TLS with the NATS server at {endpoint}, which offers none: "
+                "write nats:// if plain text will do"
+            )
+        if isinstance(failure, ssl.SSLError):
             return QueueError(
                 f"no TLS with the NATS server at {endpoint} ({said(failure)}): "
-                "name its authority with --ca, or use nats://"
+                "name its authority with --ca"
             )
     for failure, text in zip(failures, texts, strict=True):
         is_plain = type(failure) is nats.errors.Error

@@ -120,6 +120,22 @@ class Connection:
         except ValueError:
             return 0, 0, 0
 
+    async def wait_up(self, timeout: float) -> None:
+        """Return once a server is connected, or raise QueueError after `timeout`."""
+        if self.is_up:
+            return
+        up = asyncio.Event()
+        self.on_up.append(up.set)
+        try:
+            async with asyncio.timeout(timeout):
+                await up.wait()
+        except TimeoutError:
+            raise QueueError(
+                f"the NATS server at {self.endpoint} has been away for {timeout:g} s"
+            ) from None
+        finally:
+            self.on_up.remove(up.set)
+
     def api_subject(self, suffix: str) -> str:
         """Return the subject of a JetStream request, such as `STREAM.INFO.IMAGES`."""
         return f"{self.endpoint.api_prefix}.{suffix}"

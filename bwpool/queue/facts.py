@@ -110,6 +110,12 @@ async def read_depth(connection: Connection, consumer: ConsumerFacts) -> Depth:
     )
 
 
+def deaths_subject(consumer: ConsumerFacts) -> str:
+    """Return the subject on which JetStream says that deliveries have run out."""
+    kind = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
+    return f"{kind}.{consumer.stream}.{consumer.name}"
+
+
 def records_subject(consumer: ConsumerFacts) -> str:
     """Return the subject of all failure records of a consumer."""
     return f"bwpool.failures.{consumer.stream}.{consumer.name}.*"

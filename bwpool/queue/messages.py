@@ -13,8 +13,8 @@ from typing import Any
 
 from bwpool.queue.connection import ApiError, Connection
 
-NOT_FOUND = 10037
-"""JetStream's error code for a sequence or subject without a message."""
+NOT_FOUND = 404
+"""JetStream's code for a stream, sequence or subject that is not there."""
 
 GONE = 10057
 """JetStream's error code for deleting what is not there."""
@@ -29,34 +29,34 @@ class StoredMessage:
     payload: bytes
     headers: dict[str, str]
     time: datetime
-    """When it was stored."""
+    """When the server stored it, by the server's clock."""
 
 
-async def next_message(
-    connection: Connection, stream: str, subject: str, seq: int
+async def get_message(
+    connection: Connection, stream: str, query: dict[str, Any]
 ) -> StoredMessage | None:
-    """Return the first message on `subject` at `seq` or later; None if there is none.
+    """Return the message that `query` names; None if there is none, or no stream.
 
-    Raises QueueError.
+    Queries: `{"seq": n}`, `{"last_by_subj": s}`, `{"seq": n, "next_by_subj": s}`.
     """
-    body = {"seq": seq, "next_by_subj": subject}
     try:
-        answer = await connection.api(f"STREAM.MSG.GET.{stream}", body)
+        answer = await connection.api(f"STREAM.MSG.GET.{stream}", query)
     except ApiError as error:
-        if error.err_code == NOT_FOUND:
-            return None
-        raise
+        if error.code != NOT_FOUND:
+            raise
+        return None
     return _read(answer["message"])
 
 
-async def walk(
-    connection: Connection, stream: str, subject: str, *, last: int | None = None
+async def messages_on(
+    connection: Connection, stream: str, subject: str, up_to: int | None = None
 ) -> AsyncIterator[StoredMessage]:
-    """Yield the messages on `subject` in order, up to the sequence `last`."""
+    """Yield what is stored on `subject`, oldest first, up to a sequence."""
     seq = 1
-    while last is None or seq <= last:
-        message = await next_message(connection, stream, subject, seq)
-        if message is None or (last is not None and message.seq > last):
+    while up_to is None or seq <= up_to:
+        query = {"seq": seq, "next_by_subj": subject}
+        message = await get_message(connection, stream, query)
+        if message is None or (up_to is not None and message.seq > up_to):
             return
         yield message
         seq = message.seq + 1
@@ -69,7 +69,7 @@ async def delete_message(connection: Connection, stream: str, seq: int) -> None:
             f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True}
         )
     except ApiError as error:
-        if error.err_code not in (NOT_FOUND, GONE):
+        if error.code != NOT_FOUND and error.err_code != GONE:
             raise
 
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 CONFIRM_WITHIN = 2.0
 """Seconds after which an ack that was not confirmed is sent again."""
 
+GATHER = 0.001
+"""Seconds for which notes gather after the last ones were sent."""
+
 _ACK, _NAK, _EXTEND, _TERM = b"+ACK", b"-NAK", b"+WPI", b"+TERM"
 
 log = structlog.get_logger()
@@ -66,6 +69,7 @@ class Outbox:
         self._notes: deque[_Note] = deque()
         self._unconfirmed: dict[str, _Unconfirmed] = {}
         self._count = 0
+        self._sent = 0.0
         self._wake = asyncio.Event()
         self._confirmed = asyncio.Event()
         self._client: Client | None = None
@@ -154,6 +158,9 @@ class Outbox:
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
+            # Under load neighbours share a write; a single note goes out at once.
+            if time.monotonic() - self._sent < GATHER:
+                await asyncio.sleep(GATHER)
             self._wake.clear()
             if not self._connection.is_up:
                 continue
@@ -162,6 +169,7 @@ class Outbox:
             except nats_errors.Error as error:
                 # Down again: `_resend` wakes us when it is up.
                 log.debug("outbox.interrupted", error=repr(error))
+            self._sent = time.monotonic()
             self._confirmed.set()
 
     async def _send_all(self) -> None:

@@ -193,6 +193,7 @@ class Puller:
         """Wake after a refusal, and renew when the server's heartbeats stay away."""
         while True:
             await asyncio.sleep(1.0)
+            self.wake()
             generation = self._generation
             if generation is None or not self._connection.is_up:
                 continue

@@ -11,8 +11,12 @@ from nats.js import errors as js_errors
 
 from bwpool.errors import QueueError
 from bwpool.queue.connection import Connection
+from bwpool.queue.messages import delete_message, get_message
 
 MSG_ID = "Nats-Msg-Id"
+
+_COPY_OF = "rq:"
+"""Begins the id of a message that was put back; the old sequence follows."""
 
 _BLOCK_BYTES = len(b"NATS/1.0\r\n\r\n")
 _LINE_BYTES = len(b": \r\n")
@@ -51,7 +55,7 @@ async def put_back(
     sequence, so that doing this twice stores one copy; headers that would break the
     size limit are left out. Raises QueueError while it is not known to be stored.
     """
-    headers = {MSG_ID: f"rq:{message.seq}", **marks}
+    headers = {MSG_ID: f"{_COPY_OF}{message.seq}", **marks}
     for name in list(headers):
         if 0 <= max_msg_bytes < header_bytes(headers) + len(message.payload):
             del headers[name]
@@ -64,3 +68,26 @@ async def put_back(
     if stored.duplicate and stored.seq == message.seq:
         raise QueueError(f"message {message.seq} was taken for its own copy")
     return stored.seq
+
+
+def is_copy(headers: Mapping[str, str]) -> bool:
+    """Whether a message with these headers was put back once."""
+    return headers.get(MSG_ID, "").startswith(_COPY_OF)
+
+
+async def remove_original(
+    connection: Connection, stream: str, copy: Requeueable, headers: Mapping[str, str]
+) -> None:
+    """Delete the message that `copy` was made of, where it was left behind.
+
+    That happens when a supervisor dies right after it put the message back. Only a
+    message with the same content is deleted, whatever the headers say.
+    """
+    number = headers[MSG_ID].removeprefix(_COPY_OF)
+    if not number.isascii() or not number.isdigit():
+        return
+    original = await get_message(connection, stream, {"seq": int(number)})
+    if original is None or original.seq == copy.seq:
+        return
+    if (original.subject, original.payload) == (copy.subject, copy.payload):
+        await delete_message(connection, stream, original.seq)

@@ -1,0 +1,1 @@
+"""Questions of speed, one file each; run them as `python -m benchmarks.<name>`."""

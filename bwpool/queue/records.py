@@ -1,0 +1,112 @@
+"""A failed attempt, as value and as JSON.
+
+Owns the form of what the failures stream keeps. Called by `failures`, and by whoever
+makes a record; pure.
+"""
+
+from __future__ import annotations
+
+import base64
+import socket
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+_TAIL_CHARACTERS = 1000
+"""What is kept of long texts in a record that has no room for them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConverterEnd:
+    """What is known of the converter in which a job failed."""
+
+    pid: int
+    exitcode: int | None = None
+    signal: int | None = None
+    max_rss_bytes: int = 0
+    stderr: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureRecord:
+    """A failed attempt, as the failures stream keeps it."""
+
+    stream: str
+    consumer: str
+    seq: int
+    attempt: int
+    max_deliver: int
+    final: bool
+    """Whether no attempt follows."""
+    kind: str
+    reason: str
+    id: str | None = None
+    """The job's, where it could be read."""
+    image: str | None = None
+    subject: str
+    payload: bytes | None
+    """The message's; None only where it was too long to keep twice."""
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
+    host: str = field(default_factory=socket.gethostname)
+    elapsed: float = 0.0
+    """Seconds that the attempt took."""
+    converter: ConverterEnd | None = None
+
+    def to_json(self) -> bytes:
+        """Write the record as it is stored."""
+        values: dict[str, Any] = {"v": 1}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name == "payload":
+                values |= _write_payload(value)
+            else:
+                values[each.name] = value
+        return orjson.dumps(values, option=orjson.OPT_UTC_Z)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> FailureRecord:
+        """Read a stored record; raises ValueError for anything else."""
+        values = orjson.loads(data)
+        if not isinstance(values, dict) or values.pop("v", None) != 1:
+            raise ValueError("not a failure record of version 1")
+        payload, encoded = values.pop("payload", None), values.pop("payload_b64", None)
+        try:
+            if encoded is not None:
+                payload = base64.b64decode(encoded)
+            elif payload is not None:
+                payload = payload.encode()
+            converter = values.pop("converter", None)
+            return cls(
+                time=datetime.fromisoformat(values.pop("time")),
+                payload=payload,
+                converter=converter and ConverterEnd(**converter),
+                **values,
+            )
+        except (TypeError, LookupError, AttributeError) as error:
+            raise ValueError(f"not a failure record: {error}") from None
+
+
+def write_fitting(record: FailureRecord, max_bytes: int) -> bytes:
+    """Write a record, without its long texts where the server wouldn't take them."""
+    data = record.to_json()
+    if len(data) <= max_bytes:
+        return data
+    converter = record.converter
+    if converter is not None:
+        converter = replace(converter, stderr=converter.stderr[-_TAIL_CHARACTERS:])
+    short = replace(
+        record, converter=converter, reason=record.reason[:_TAIL_CHARACTERS]
+    )
+    data = short.to_json()
+    return data if len(data) <= max_bytes else replace(short, payload=None).to_json()
+
+
+def _write_payload(payload: bytes | None) -> dict[str, str | None]:
+    if payload is None:
+        return {"payload": None}
+    try:
+        return {"payload": payload.decode()}
+    except UnicodeDecodeError:
+        return {"payload_b64": base64.b64encode(payload).decode()}
