@@ -26,6 +26,8 @@ _DECODERS = (
 )
 """What libvips, Pillow and simplejpeg raise about a source that they can't read."""
 _MEMORY = ("out of memory", "cannot allocate", "unable to allocate")
+_SYSTEM = ("input/output error", "stale file handle", "too many open files")
+"""What libvips passes on of the system's troubles, which are not the picture's."""
 _TRUNCATION = (
     "premature end",  # libjpeg, in libvips' words and its own
     "truncated",  # Pillow, libspng, libwebp
@@ -64,8 +66,10 @@ def is_truncation(reason: str) -> bool:
 
 
 def _is_decoders(error: Exception) -> bool:
-    # An error number comes from the system: a failing disk, too many open files.
-    return isinstance(error, _DECODERS) and getattr(error, "errno", None) is None
+    is_systems = getattr(error, "errno", None) is not None or any(
+        words in str(error).lower() for words in _SYSTEM
+    )
+    return isinstance(error, _DECODERS) and not is_systems
 
 
 def _reason(error: Exception) -> str:

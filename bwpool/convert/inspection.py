@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from bwpool.convert import general, jpeg, pillow
+from bwpool.convert.encode import check_fits
 from bwpool.convert.limits import check_bytes, check_picture
 from bwpool.convert.plan import Page, Picture, Plan
 from bwpool.convert.sniff import HEAD_BYTES, sniff
-from bwpool.errors import BadImage, InvalidJob, SourceRefused
+from bwpool.errors import BadImage, SourceRefused
 from bwpool.job import Job
 from bwpool.settings import ConvertSettings
 from bwpool.storage import CONTENT_FORMATS, Source, format_of_name, output_name
@@ -36,11 +37,7 @@ def plan(job: Job, settings: ConvertSettings, source: Source) -> Plan:
     check_picture(picture, settings)
     asked = job.format or settings.format
     target = _output_format(asked, source, picture)
-    if target != "tiff" and len(picture.sizes) > 1:
-        raise InvalidJob(
-            f"the source has {len(picture.sizes)} pages, {target} holds one: "
-            "ask for tiff"
-        )
+    check_fits(picture, target)
     name = output_name(job.id, source.name, asked)
     _check_target(source, settings, name)
     return Plan(
