@@ -123,8 +123,8 @@ async def supervising(
     pool = Pool(procs, convert, timeout=slots.timeout, load=load)
     pool.on_death = _log_death
     out = Path(convert.out)
+    starting = asyncio.ensure_future(pool.start())
     try:
-        starting = asyncio.ensure_future(pool.start())
         async with await Connection.open(endpoint, name="bwpool") as connection:
             consumer = await read_facts(connection, queue)
             await starting
@@ -132,6 +132,7 @@ async def supervising(
             log.info("supervisor.ready", server=str(endpoint), slots=pool.ready_slots)
             yield Supervisor(parts, ending)
     finally:
+        starting.cancel()
         await pool.close()
 
 

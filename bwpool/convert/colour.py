@@ -32,12 +32,13 @@ _TRANSPOSING = 5
 """The first of the orientations that exchange width and height."""
 
 
-def page(open_image: Callable[[], pyvips.Image], dpi: Dpi = None) -> Page:
-    """Make a page of what `open_image` opens, as often as it is called.
+def page(
+    image: pyvips.Image, again: Callable[[], pyvips.Image], dpi: Dpi = None
+) -> Page:
+    """Make a page of an image, which may be one that can be read only once.
 
-    `dpi` is what the reader knows better than the image.
+    `again` opens it anew. `dpi` is what the reader knows better than the image.
     """
-    image = open_image()
     dpi = dpi or _dpi(image)
     if orientation(image) >= _TRANSPOSING:
         dpi = dpi and dpi[::-1]
@@ -45,9 +46,7 @@ def page(open_image: Callable[[], pyvips.Image], dpi: Dpi = None) -> Page:
     if flat.width * flat.height <= STREAMED_PIXELS:
         gray = _assemble(flat)
         return Page(flat.width, flat.height, dpi, lambda: iter((gray,)))
-    return Page(
-        flat.width, flat.height, dpi, lambda: _gray_strips(flatten(open_image()))
-    )
+    return Page(flat.width, flat.height, dpi, lambda: _gray_strips(flatten(again())))
 
 
 def image_of(

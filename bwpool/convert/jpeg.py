@@ -102,7 +102,7 @@ def _page(header: JpegImageFile, data: bytes) -> Page:
             dpi = dpi and dpi[::-1]
         return Page(width, height, dpi, lambda: iter((gray,)))
     image = _coloured(header, data)
-    return colour.page(lambda: image, dpi)
+    return colour.page(image, lambda: image, dpi)
 
 
 def _coloured(header: JpegImageFile, data: bytes) -> pyvips.Image:

@@ -56,7 +56,10 @@ def convert(
             try:
                 return _convert(job, settings, source, stages)
             except Exception as error:
-                raise _explain(error, stages.current, source) from error
+                explained = _explain(error, stages.current, source)
+                if explained is error:
+                    raise
+                raise explained from error
     except JobError as error:
         error.stage = error.stage or stages.current
         raise
@@ -78,7 +81,7 @@ def _convert(
         raise ConversionFailed("the source changed while it was read")
     return (
         Converted(
-            output=str(pending.path),
+            output=pending.path,
             bytes_in=source.size,
             bytes_out=pending.size,
             pixels=plan.picture.pixels,

@@ -95,7 +95,8 @@ class Slot:
         self.is_retiring = False
         """Whether it ends once it has answered everything; its successor is there."""
         self._peak = 0
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.WriteTransport | None = None
+        """The way to the converter; None until it is connected."""
         self.is_slow = False
         """Whether the order under way takes so long that none should wait behind it."""
         self.heard = time.monotonic()
@@ -118,12 +119,12 @@ class Slot:
         theirs.close()
         self._process = _only_process(self._executor)
         self.pid = self._process.pid or 0
+        serving.add_done_callback(lambda done: _call_in(loop, self._served, done))
         self._transport, _ = await loop.create_unix_connection(
             lambda: _Channel(self._hear), sock=ours
         )
-        if self.is_stopping:  # closed meanwhile
+        if self.is_stopping:
             self._transport.close()
-        serving.add_done_callback(lambda done: _call_in(loop, self._served, done))
 
     @property
     def process(self) -> BaseProcess:
@@ -197,8 +198,8 @@ class Slot:
     def _served(self, serving: Future[None]) -> None:
         """The serving loop is over: it returned, raised, or its process died."""
         self.is_ready = False
-        assert self._transport is not None
-        self._transport.close()
+        if self._transport is not None:
+            self._transport.close()
         failure = serving.exception()
         if isinstance(failure, BrokenExecutor):
             # The executor has seen it die, so its exit code takes no time.

@@ -35,15 +35,16 @@ _JOBS_FAULT = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG)
 class Temporary:
     """A temporary file, by descriptors, and the name that it shall get."""
 
-    path: Path
+    path: str
+    """Where it shall be."""
     name: str
-    """Its own name, in the folder of `path`."""
+    """Its own name, in the same folder."""
     file: int
     folder: int
     sync: bool
 
     @classmethod
-    def create(cls, path: Path, folder: int, *, sync: bool) -> Temporary:
+    def create(cls, path: str, folder: int, *, sync: bool) -> Temporary:
         """Create it in `folder`, whose descriptor it takes over."""
         name = _temporary_name()
         try:
@@ -60,9 +61,8 @@ class Temporary:
 
     def rename(self) -> None:
         """Give it its name."""
-        os.rename(
-            self.name, self.path.name, src_dir_fd=self.folder, dst_dir_fd=self.folder
-        )
+        name = self.path.rpartition("/")[2]
+        os.rename(self.name, name, src_dir_fd=self.folder, dst_dir_fd=self.folder)
 
     def sync_folder(self) -> None:
         """Have its name on the disk."""
@@ -83,7 +83,7 @@ class Temporary:
 class Place:
     """Where an output is written to, until it is complete."""
 
-    def __init__(self, out: Path, name: str, *, sync: bool) -> None:
+    def __init__(self, out: str, name: str, *, sync: bool) -> None:
         """Make the temporary file, and the folders of `name`, relative to `out`.
 
         Raises InvalidJob when `name` leads through something that is no folder,
@@ -92,7 +92,7 @@ class Place:
         *folders, _ = name.split("/")
         folder = _open_folder(out, folders, sync=sync)
         self.size = 0
-        self._temporary = Temporary.create(out / name, folder, sync=sync)
+        self._temporary = Temporary.create(f"{out}/{name}", folder, sync=sync)
 
     def write(self, data: bytes | memoryview, at: int | None = None) -> None:
         """Append `data`, or overwrite what is there at the offset `at`."""
@@ -128,7 +128,7 @@ class Pending:
         self.size = size
 
     @property
-    def path(self) -> Path:
+    def path(self) -> str:
         """Where the output will be."""
         return self.temporary.path
 
@@ -156,12 +156,12 @@ def commit_all(pendings: Sequence[Pending]) -> list[JobError | None]:
     """
     files = [pending.temporary for pending in pendings]
     errors = [_attempt(file.sync_file) or _attempt(file.rename) for file in files]
-    folders: dict[Path, JobError | None] = {}
+    folders: dict[str, JobError | None] = {}
     for i, file in enumerate(files):
         if errors[i] is not None:
             file.remove()
         else:
-            folder = file.path.parent
+            folder = file.path.rpartition("/")[0]
             if folder not in folders:
                 folders[folder] = _attempt(file.sync_folder)
             errors[i] = folders[folder]
@@ -175,7 +175,7 @@ def probe(out: Path) -> None:
         folder = os.open(out, _FOLDER)
     except OSError as error:
         raise _storage_error(error) from error
-    file = Temporary.create(out / "probe", folder, sync=True)
+    file = Temporary.create(f"{out}/probe", folder, sync=True)
     try:
         os.write(file.file, bytes(_PROBE_BYTES))
         file.sync_file()
@@ -215,7 +215,7 @@ def _temporary_name() -> str:
     return TEMPORARY_PREFIX + secrets.token_hex(8)
 
 
-def _open_folder(out: Path, folders: Sequence[str], *, sync: bool) -> int:
+def _open_folder(out: str, folders: Sequence[str], *, sync: bool) -> int:
     """Open the folder `folders` under `out`, making what is missing."""
     try:
         current = os.open(out, _FOLDER)
