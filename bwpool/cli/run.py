@@ -7,6 +7,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -128,7 +129,8 @@ async def supervising(
         async with await Connection.open(endpoint, name="bwpool") as connection:
             consumer = await read_facts(connection, queue)
             await starting
-            parts = Parts(connection, consumer, pool, lambda: storage.probe(out))
+            probe = partial(storage.probe, out, convert.source_root)
+            parts = Parts(connection, consumer, pool, probe)
             log.info("supervisor.ready", server=str(endpoint), slots=pool.ready_slots)
             yield Supervisor(parts, ending)
     finally:

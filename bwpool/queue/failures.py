@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import orjson
 
-from bwpool.errors import QueueError
+from bwpool.errors import QueueError, StorageUnavailable
 from bwpool.queue.connection import Connection, NoResponders
 from bwpool.queue.drift import FAILURES_STREAM
 from bwpool.queue.messages import StoredMessage, get_message, messages_on
@@ -54,16 +54,18 @@ async def store(connection: Connection, record: FailureRecord) -> None:
 async def has_record(
     connection: Connection, stream: str, consumer: str, seq: int, before_attempt: int
 ) -> bool:
-    """Tell whether an earlier attempt at this very message was recorded."""
+    """Tell whether an earlier attempt at this very message failed by itself.
+
+    Trouble with storage was recorded too, but was the supervisor's.
+    """
     message = await get_message(connection, stream, {"seq": seq})
     if message is None:
         return False
-    last = await last_record(connection, stream, consumer, message)
-    if last is None or last.attempt < before_attempt:
-        return last is not None
-    # This attempt has a record already; are there others?
+    if await last_record(connection, stream, consumer, message) is None:
+        return False
     async for record in records_of(connection, stream, consumer, message):
-        if record.attempt < before_attempt:
+        is_own = record.kind != StorageUnavailable.kind
+        if is_own and record.attempt < before_attempt:
             return True
     return False
 

@@ -17,7 +17,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bwpool.errors import InvalidJob, JobError, StorageUnavailable
+from bwpool.errors import (
+    ConversionFailed,
+    InvalidJob,
+    JobError,
+    StorageUnavailable,
+)
 
 TEMPORARY_PREFIX = ".bwpool-"
 STALE_AGE = 3600.0
@@ -87,12 +92,19 @@ class Place:
         """Make the temporary file, and the folders of `name`, relative to `out`.
 
         Raises InvalidJob when `name` leads through something that is no folder,
+        ConversionFailed when it leads into one that may not be written to,
         StorageUnavailable when the output folder can't be written to.
         """
         *folders, _ = name.split("/")
-        folder = _open_folder(out, folders, sync=sync)
         self.size = 0
-        self._temporary = Temporary.create(f"{out}/{name}", folder, sync=sync)
+        try:
+            folder = _open_folder(out, folders, sync=sync)
+            self._temporary = Temporary.create(f"{out}/{name}", folder, sync=sync)
+        except StorageUnavailable as error:
+            if folders and _is_forbidden(error) and os.access(out, os.W_OK):
+                # Else one id could halt everything by naming somebody's folder.
+                raise ConversionFailed(error.reason) from error
+            raise
 
     def write(self, data: bytes | memoryview, at: int | None = None) -> None:
         """Append `data`, or overwrite what is there at the offset `at`."""
@@ -169,14 +181,22 @@ def commit_all(pendings: Sequence[Pending]) -> list[JobError | None]:
     return errors
 
 
-def probe(out: Path) -> None:
-    """Write, sync and remove a small file, or raise StorageUnavailable."""
+def probe(out: Path, roots: Sequence[Path] = ()) -> None:
+    """Write, sync and remove a small file, or raise StorageUnavailable.
+
+    So does one of `roots` that is gone, where sources lie.
+    """
+    for root in roots:
+        if not root.is_dir():
+            raise StorageUnavailable(f"the source folder {root} is gone")
     try:
         folder = os.open(out, _FOLDER)
     except OSError as error:
         raise _storage_error(error) from error
     file = Temporary.create(f"{out}/probe", folder, sync=True)
     try:
+        # A disk that is nearly full takes a part of it, without an error.
+        os.posix_fallocate(file.file, 0, _PROBE_BYTES)
         os.write(file.file, bytes(_PROBE_BYTES))
         file.sync_file()
     except OSError as error:
@@ -254,6 +274,11 @@ def _attempt(action: Callable[[], None]) -> JobError | None:
     except OSError as error:
         return _storage_error(error)
     return None
+
+
+def _is_forbidden(error: StorageUnavailable) -> bool:
+    number = getattr(error.__cause__, "errno", None)
+    return number in (errno.EACCES, errno.EPERM)
 
 
 def _storage_error(error: OSError) -> JobError:

@@ -168,7 +168,7 @@ def _check_inside(real: str, path: str, roots: Sequence[Path]) -> None:
 
 def _check_roots(path: str, roots: Sequence[Path]) -> None:
     for root in roots:
-        if Path(path).is_relative_to(root) and not root.is_dir():
+        if Path(path).is_relative_to(root.absolute()) and not root.is_dir():
             raise StorageUnavailable(f"the source folder {root} is gone")
 
 
