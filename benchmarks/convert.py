@@ -234,8 +234,10 @@ def check(bench: Bench, name: str, output: Path) -> None:
     pixels = gray_of(output)
     off = abs(pixels.mean() - bench.gray.mean())
     is_faithful = name.startswith("bwpool") or name == "pillow"
-    # JPEG clips what rings around isolated dots, and so shifts dark pictures up.
-    allowed = 0.5 if output.suffix == ".png" else 4
+    # JPEG clips what rings around isolated dots, and so shifts dark pictures up; a
+    # small picture's edges, where errors get lost, are much of it.
+    is_exact = output.suffix == ".png" and bench.sample.megapixels > 1
+    allowed = 0.5 if is_exact else 4
     if pixels.shape != bench.gray.shape or (is_faithful and off > allowed):
         sys.exit(f"{name} made something else of {bench.sample.name}")
     if output.suffix == ".png" and set(np.unique(pixels)) - {0, 255}:
