@@ -260,3 +260,14 @@ async def main():
 if __name__ == "__main__":
     asyncio.run(main())
 """
+
+
+async def test_a_pool_can_be_closed_while_it_starts():
+    """Whatever else fails at the start, no converter stays behind."""
+    pool = Pool(2, ConvertSettings(), timeout=30, load=workloads.misbehaving)
+    starting = asyncio.ensure_future(pool.start())
+    await asyncio.sleep(0)
+    starting.cancel()
+    await pool.close()
+
+    assert converters() == []

@@ -118,8 +118,8 @@ async def supervising(
     pool = Pool(slots.procs or usable_cpus(), convert, timeout=slots.timeout, load=load)
     pool.on_death = _log_death
     out = Path(convert.out)
+    starting = asyncio.ensure_future(pool.start())
     try:
-        starting = asyncio.ensure_future(pool.start())
         async with await Connection.open(endpoint, name="bwpool") as connection:
             consumer = await read_facts(connection, queue)
             await starting
@@ -127,6 +127,7 @@ async def supervising(
             log.info("supervisor.ready", server=str(endpoint), slots=pool.ready_slots)
             yield Supervisor(parts, ending)
     finally:
+        starting.cancel()
         await pool.close()
 
 

@@ -89,6 +89,8 @@ class Slot:
         """What it was given and has not answered, oldest first."""
         self.is_ready = False
         self.is_stopping = False
+        self._transport: asyncio.WriteTransport | None = None
+        """The way to the converter; None until it is connected."""
         self.is_slow = False
         """Whether the order under way takes so long that none should wait behind it."""
         self.heard = time.monotonic()
@@ -111,10 +113,12 @@ class Slot:
         theirs.close()
         self._process = _only_process(self._executor)
         self.pid = self._process.pid or 0
+        serving.add_done_callback(lambda done: _call_in(loop, self._served, done))
         self._transport, _ = await loop.create_unix_connection(
             lambda: _Channel(self._hear), sock=ours
         )
-        serving.add_done_callback(lambda done: _call_in(loop, self._served, done))
+        if self.is_stopping:
+            self._transport.close()
 
     @property
     def process(self) -> BaseProcess:
@@ -138,6 +142,7 @@ class Slot:
             self.heard = time.monotonic()
         for order in orders:
             self.orders[order.tag] = order
+        assert self._transport is not None
         self._transport.write(b"".join(map(encode_order, orders)))
 
     def doing(self) -> Doing:
@@ -159,7 +164,8 @@ class Slot:
     def close(self) -> None:
         """Let the converter end by itself once it has answered everything."""
         self.is_stopping = True
-        self._transport.close()
+        if self._transport is not None:
+            self._transport.close()
 
     def kill(self) -> None:
         """End the converter now; `on_death` follows when it is verified."""
@@ -174,7 +180,8 @@ class Slot:
     def _served(self, serving: Future[None]) -> None:
         """The serving loop is over: it returned, raised, or its process died."""
         self.is_ready = False
-        self._transport.close()
+        if self._transport is not None:
+            self._transport.close()
         failure = serving.exception()
         if isinstance(failure, BrokenExecutor):
             # The executor has seen it die, so its exit code takes no time.

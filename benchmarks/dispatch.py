@@ -1,0 +1,245 @@
+"""Measure what the queue costs a job: converters that do nothing, or only sleep.
+
+Through a real JetStream that stores in files, on the same cores, with an advisory and
+a confirmed ack for every job:
+
+    python -m benchmarks.dispatch [--quick] [--json] [--work FOLDER]
+
+Jobs are published before the clock starts; it stops when the server has confirmed the
+last ack. CPU is the supervisor process's own, all its threads. The sleepers are
+compared with the same sleepers alone, in the same round.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, fields
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from subprocess import PIPE
+from typing import Any
+
+from benchmarks.command import Found, parser, run, show_host, spelled
+from benchmarks.host import host
+from benchmarks.processes import held_still, running
+from benchmarks.queues import Queue, empty_jobs, queueing
+from benchmarks.supervise import Stamp, Work
+from benchmarks.supervised import supervised
+from benchmarks.turns import ROUNDS, ratios, summary, take_turns
+
+SLOTS = 2
+NAP = 0.003
+"""Seconds: a thumbnail's conversion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much to measure."""
+
+    rounds: int = ROUNDS
+    jobs: int = 40_000
+    """No-op jobs a round."""
+    sleepers: tuple[tuple[int, int], ...] = ((16, 8_000), (64, 24_000))
+    """Slots that sleep, and jobs a round."""
+    alone: float = 1.5
+    """Seconds that the sleepers alone are counted."""
+    shallow: int = 1_000
+    deep: int = 200_000
+    """Messages in the stream."""
+    windows: int = 20
+    """How often `shallow` jobs are done, in a stream that holds no more, or `deep`."""
+
+
+QUICK = Sizes(2, 2_000, ((4, 400), (8, 800)), 0.3, 100, 2_000, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of one supervisor."""
+
+    jobs_per_s: float
+    cpu_us_per_job: float
+    server_us_per_job: float
+    """The server's CPU: delivery, advisory, ack; not the publishing."""
+    written_bytes_per_job: float
+    """What the server had written to the disk meanwhile."""
+
+
+async def drain(queue: Queue, work: Work, jobs: int) -> Round:
+    """Fill the queue, then let a new supervisor empty it."""
+    await queue.fill(empty_jobs(jobs))
+    server, written = queue.cpu_seconds, queue.written_bytes
+    async with supervised(queue.url, work) as supervisor:
+        last = await supervisor.until(jobs)
+        server = queue.cpu_seconds - server
+        written = queue.written_bytes - written
+        await check_empty(queue)
+    first = supervisor.stamps[0]
+    return Round(
+        jobs_per_s=jobs / (last.time - first.time),
+        cpu_us_per_job=cost(first, last),
+        server_us_per_job=server / jobs * 1e6,
+        written_bytes_per_job=written / jobs,
+    )
+
+
+def cost(first: Stamp, last: Stamp) -> float:
+    """Return the microseconds of CPU that a job cost between two stamps."""
+    return (last.cpu - first.cpu) / (last.settled - first.settled) * 1e6
+
+
+async def check_empty(queue: Queue) -> None:
+    """Exit unless all that was published is acknowledged."""
+    if not (await queue.depth()).is_empty:
+        sys.exit("settled, but still in the queue")
+
+
+async def warm_up(queue: Queue, jobs: int) -> None:
+    """Do a round that isn't counted, but whose advisories are."""
+    heard = set()
+
+    async def hear(message) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        heard.add(message.data)
+
+    listening = await queue.connection.client.subscribe("advisory.>", cb=hear)
+    await drain(queue, Work(SLOTS, every=jobs), jobs)
+    await queue.connection.flush()
+    await listening.unsubscribe()
+    if len(heard) != jobs:
+        sys.exit(f"{jobs} jobs, but {len(heard)} advisories")
+
+
+async def sleep_alone(slots: int, duration: float) -> float:
+    """Return how often sleepers sleep a second, without pool or queue."""
+    given = map(str, (slots, NAP, duration))
+    command = (sys.executable, "-m", "benchmarks.loads", *given)
+    async with running(*command, stdout=PIPE) as process:
+        answer, _ = await process.communicate()
+    return float(answer)
+
+
+async def measure_rounds(queue: Queue, sizes: Sizes) -> Found:
+    """Let no-op converters, sleepers, and the same sleepers alone take turns."""
+    drains: dict[str, Callable[[], Awaitable[Round]]] = {
+        "idle": partial(drain, queue, Work(SLOTS, every=sizes.jobs), sizes.jobs)
+    }
+    naps: dict[str, Callable[[], Awaitable[float]]] = {}
+    for slots, jobs in sizes.sleepers:
+        work = Work(slots, NAP, every=jobs)
+        drains[f"sleep {slots}"] = partial(drain, queue, work, jobs)
+        naps[f"alone {slots}"] = partial(sleep_alone, slots, sizes.alone)
+    rounds: dict[str, list[Any]] = await take_turns({**drains, **naps}, sizes.rounds)
+    idle = describe(rounds["idle"])
+    return {
+        "jobs_per_s": idle["jobs_per_s"]["median"],
+        "cpu_us_per_job": idle["cpu_us_per_job"]["median"],
+        "idle": {"slots": SLOTS, "jobs": sizes.jobs, **idle},
+        "sleeping": [
+            {
+                "slots": slots,
+                "seconds": NAP,
+                "jobs": jobs,
+                **compared(rounds[f"sleep {slots}"], rounds[f"alone {slots}"]),
+            }
+            for slots, jobs in sizes.sleepers
+        ],
+    }
+
+
+def describe(rounds: list[Round]) -> Found:
+    """Summarize each figure over the rounds."""
+    return {
+        field.name: summary([getattr(one, field.name) for one in rounds])
+        for field in fields(Round)
+    }
+
+
+def compared(rounds: list[Round], alone: list[float]) -> Found:
+    """Summarize sleepers behind a queue beside the same sleepers alone."""
+    return {
+        **describe(rounds),
+        "alone_per_s": summary(alone),
+        "share_of_alone": ratios([one.jobs_per_s for one in rounds], alone),
+    }
+
+
+async def measure_depth(queue: Queue, sizes: Sizes) -> Found:
+    """Compare the cost of a job in a short queue with that in a long one."""
+    await queue.fill(empty_jobs(sizes.deep))
+    stored = await queue.stored_bytes()
+    async with supervised(queue.url, Work(SLOTS, every=sizes.shallow)) as supervisor:
+        await supervisor.until(sizes.deep)
+        for number in range(1, sizes.windows + 1):
+            with held_still(supervisor.process):
+                await queue.fill(empty_jobs(sizes.shallow))
+            await supervisor.until(sizes.deep + number * sizes.shallow)
+        await check_empty(queue)
+    costs = [cost(*pair) for pair in pairwise(supervisor.stamps)]
+    # The first window contains the start.
+    deep = summary(costs[1 : sizes.windows + 1])
+    shallow = summary(costs[-sizes.windows :])
+    return {
+        "at": [
+            {"messages": sizes.shallow, "cpu_us_per_job": shallow},
+            {"messages": sizes.deep, "cpu_us_per_job": deep},
+        ],
+        "deep_to_shallow": deep["median"] / shallow["median"],
+        "falling": falling(costs[: sizes.deep // sizes.shallow], sizes),
+        "stored_bytes_per_job": stored / sizes.deep,
+    }
+
+
+def falling(costs: list[float], sizes: Sizes) -> list[Found]:
+    """Tell the cost of a job while a long queue is emptied, a tenth at a time."""
+    step = max(1, len(costs) // 10)
+    return [
+        {
+            "messages": sizes.deep - start * sizes.shallow,
+            "cpu_us_per_job": median(costs[start : start + step]),
+        }
+        for start in range(0, len(costs), step)
+    ]
+
+
+async def measure(sizes: Sizes, folder: Path) -> Found:
+    """Take all the measurements."""
+    found: Found = {"benchmark": "dispatch", "host": host(folder)}
+    async with queueing(folder) as queue:
+        await warm_up(queue, sizes.jobs)
+        found.update(await measure_rounds(queue, sizes))
+        found["depth"] = await measure_depth(queue, sizes)
+    return found
+
+
+def show(found: Found) -> None:
+    """Print the measurements."""
+    show_host(found)
+    idle = found["idle"]
+    print(f"\n{idle['slots']} converters that do nothing")
+    print(f"  jobs a second        {spelled(idle['jobs_per_s'])}")
+    print(f"  supervisor, µs a job {spelled(idle['cpu_us_per_job'], '.1f')}")
+    print(f"  server, µs a job     {spelled(idle['server_us_per_job'], '.1f')}")
+    for one in found["sleeping"]:
+        print(f"\n{one['slots']} converters that sleep {one['seconds'] * 1e3:g} ms")
+        print(f"  jobs a second        {spelled(one['jobs_per_s'])}")
+        print(f"  the same alone       {spelled(one['alone_per_s'])}")
+        print(f"  share of that        {spelled(one['share_of_alone'], '.3f')}")
+        print(f"  supervisor, µs a job {spelled(one['cpu_us_per_job'], '.1f')}")
+    print("\nsupervisor, µs a job, by messages in the stream")
+    for one in found["depth"]["at"]:
+        print(f"  {one['messages']:>9,} {spelled(one['cpu_us_per_job'], '.1f')}")
+    print(f"  ratio {found['depth']['deep_to_shallow']:.3f}")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    given = parser(__doc__).parse_args()
+    sizes = QUICK if given.quick else Sizes()
+    run(given, partial(measure, sizes), show)
+
+
+if __name__ == "__main__":
+    main()
