@@ -47,6 +47,9 @@ QUALITY = 75
 ROUNDS = 15
 SLOW_ROUNDS = 5
 """For other programs, which take seconds, and whose medians are steady."""
+OUTPUTS = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - not secret
+"""Where outputs go, everybody's: into memory where there is a file system in it, since
+it is not the disk that is measured."""
 TURN = 0.05
 """How many seconds one turn takes at least."""
 PEERS = ("imagemagick", "graphicsmagick")
@@ -234,8 +237,10 @@ def check(bench: Bench, name: str, output: Path) -> None:
     pixels = gray_of(output)
     off = abs(pixels.mean() - bench.gray.mean())
     is_faithful = name.startswith("bwpool") or name == "pillow"
-    # JPEG clips what rings around isolated dots, and so shifts dark pictures up.
-    allowed = 0.5 if output.suffix == ".png" else 4
+    # JPEG clips what rings around isolated dots, and so shifts dark pictures up; a
+    # small picture's edges, where errors get lost, are much of it.
+    is_exact = output.suffix == ".png" and bench.sample.megapixels > 1
+    allowed = 0.5 if is_exact else 4
     if pixels.shape != bench.gray.shape or (is_faithful and off > allowed):
         sys.exit(f"{name} made something else of {bench.sample.name}")
     if output.suffix == ".png" and set(np.unique(pixels)) - {0, 255}:
@@ -378,11 +383,12 @@ def measure(samples: list[Sample], folder: Path, *, quick: bool) -> dict[str, An
         "fidelity": [],
         "memory": [],
     }
-    for sample in samples:
-        bench = Bench(sample, folder)
-        found["speed"] += map(asdict, speeds(bench, 2 if quick else ROUNDS))
-        if sample.megapixels > 1 or quick:
-            found["fidelity"] += map(asdict, fidelities(bench))
+    with tempfile.TemporaryDirectory(dir=OUTPUTS) as out:
+        for sample in samples:
+            bench = Bench(sample, Path(out))
+            found["speed"] += map(asdict, speeds(bench, 2 if quick else ROUNDS))
+            if sample.megapixels > 1 or quick:
+                found["fidelity"] += map(asdict, fidelities(bench))
     *jpegs, tiff = corpus.render_large(folder, quick=quick)
     tasks = [(jpeg, "floyd-steinberg", "jpg") for jpeg in jpegs]
     tasks += [(tiff, method, "tiff") for method in ("floyd-steinberg", "blue-noise")]

@@ -93,8 +93,8 @@ def cost(first: Stamp, last: Stamp) -> float:
 
 async def check_empty(queue: Queue) -> None:
     """Exit unless all that was published is acknowledged."""
-    if not (await queue.depth()).is_empty:
-        sys.exit("settled, but still in the queue")
+    if left := await queue.left():
+        sys.exit(f"all is settled, but {left} messages are still in the stream")
 
 
 async def warm_up(queue: Queue, jobs: int) -> None:

@@ -22,6 +22,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 async def running(
     *command: str,
     env: dict[str, str] | None = None,
+    stdin: int = asyncio.subprocess.DEVNULL,
     stdout: int | IO[bytes] = asyncio.subprocess.DEVNULL,
     stderr: int | IO[bytes] | None = None,
 ) -> AsyncIterator[Process]:
@@ -31,7 +32,7 @@ async def running(
     """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-S", str(LEASH), *command),
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=stdin,
         stdout=stdout,
         stderr=stderr,
         cwd=ROOT,

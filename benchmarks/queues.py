@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -10,17 +9,15 @@ from typing import Any
 
 import orjson
 
+from benchmarks.drain import wait_until_none_is_left
 from benchmarks.processes import cpu_seconds, written_bytes
 from bwpool.embedded import EmbeddedServer
 from bwpool.queue.connection import Connection
 from bwpool.queue.contexts import Endpoint
-from bwpool.queue.facts import Depth, read_depth, read_facts
+from bwpool.queue.facts import read_facts
 from bwpool.queue.publish import Message, Stored, publish_all
 from bwpool.queue.topology import apply, inspect, plan, wanted
 from bwpool.settings import QueueSettings
-
-LOOK_EVERY = 0.002
-"""Seconds between two looks at a queue that is about to be empty."""
 
 
 class Queue:
@@ -49,19 +46,22 @@ class Queue:
         async for outcome in outcomes:
             assert isinstance(outcome, Stored), outcome
 
-    async def depth(self) -> Depth:
-        """Ask how much there is."""
-        return await read_depth(self.connection, self.facts)
+    async def left(self) -> int:
+        """Count what the stream still stores: all that is not acknowledged."""
+        return int((await self._state())["messages"])
 
     async def wait_until_empty(self) -> None:
         """Return once the server has confirmed the last ack."""
-        while not (await self.depth()).is_empty:  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(LOOK_EVERY)
+        await wait_until_none_is_left(self.left)
 
     async def stored_bytes(self) -> int:
         """Return how much the stream's messages take in its files."""
+        return int((await self._state())["bytes"])
+
+    async def _state(self) -> dict[str, Any]:
         info = await self.connection.api(f"STREAM.INFO.{self.facts.stream}")
-        return int(info["state"]["bytes"])
+        state: dict[str, Any] = info["state"]
+        return state
 
     @property
     def cpu_seconds(self) -> float:

@@ -25,8 +25,19 @@ _DECODERS = (
     struct.error,
 )
 """What libvips, Pillow and simplejpeg raise about a source that they can't read."""
-_MEMORY = ("out of memory", "cannot allocate", "unable to allocate")
-_SYSTEM = ("input/output error", "stale file handle", "too many open files")
+_MEMORY = (
+    "out of memory",
+    "insufficient memory",
+    "memory allocation",
+    "cannot allocate",
+    "unable to allocate",
+)
+_SYSTEM = (
+    "input/output error",
+    "stale file handle",
+    "too many open files",
+    "creating thread",
+)
 """What libvips passes on of the system's troubles, which are not the picture's."""
 _TRUNCATION = (
     "premature end",  # libjpeg, in libvips' words and its own
@@ -52,7 +63,7 @@ def classify(error: Exception, stage: str) -> JobError:
     reason = _reason(error)
     lowered = reason.lower()
     if isinstance(error, MemoryError) or any(word in lowered for word in _MEMORY):
-        return LimitExceeded(f"needs more memory than a converter may use: {reason}")
+        return LimitExceeded(f"the picture needs too much memory ({reason})")
     if stage in _READING and _is_decoders(error):
         return BadImage(reason)
     _log.error("unclassified, in stage %s", stage, exc_info=error)  # perhaps a bug

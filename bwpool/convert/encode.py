@@ -13,6 +13,7 @@ from itertools import chain
 import numpy as np
 import simplejpeg
 from PIL import Image
+from PIL.ExifTags import Base
 
 from bwpool.convert import png, tiff
 from bwpool.convert.plan import Chunk, Page, Picture, Plan, Rows
@@ -56,6 +57,9 @@ def write(plan: Plan, chunks: Iterator[Chunk]) -> Pending:
     return place.finish()
 
 
+_INCH = 2
+"""As EXIF counts units."""
+
 _DENSITY_AT = 13
 """Where JFIF's unit and densities are, in a file that starts with a JFIF header."""
 
@@ -76,11 +80,20 @@ def _webp(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
     page = next(pages)
     image = Image.fromarray(_whole(page))
     buffer = io.BytesIO()
+    exif = _resolution(page.dpi) if page.dpi else b""
     if plan.is_bilevel:
-        image.save(buffer, "WEBP", lossless=True, method=0, quality=0)
+        image.save(buffer, "WEBP", exif=exif, lossless=True, method=0, quality=0)
     else:
-        image.save(buffer, "WEBP", quality=plan.quality, method=2)
+        image.save(buffer, "WEBP", exif=exif, quality=plan.quality, method=2)
     yield Chunk(buffer.getvalue())
+
+
+def _resolution(dpi: tuple[float, float]) -> bytes:
+    """Say the resolution in EXIF, since WebP itself has no place for it."""
+    exif = Image.Exif()
+    exif[Base.XResolution], exif[Base.YResolution] = dpi
+    exif[Base.ResolutionUnit] = _INCH
+    return exif.tobytes()
 
 
 def _whole(page: Page) -> Rows:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -232,7 +231,7 @@ def _temporaries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
 
 
 def _temporary_name() -> str:
-    return TEMPORARY_PREFIX + secrets.token_hex(8)
+    return TEMPORARY_PREFIX + os.urandom(8).hex()
 
 
 def _open_folder(out: str, folders: Sequence[str], *, sync: bool) -> int:
