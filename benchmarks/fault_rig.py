@@ -36,7 +36,7 @@ from bwpool.queue.facts import (
     read_depth,
     read_facts,
 )
-from bwpool.queue.messages import messages_on
+from bwpool.queue.messages import StoredMessage, messages_on
 from bwpool.queue.publish import Message, publish_all
 from bwpool.queue.topology import FAILURES_STREAM, Topology, wanted
 from bwpool.settings import QueueSettings
@@ -186,10 +186,10 @@ class Rig:
         """List the dead."""
         return [job async for job in list_failed(self.connection, NAMES)]
 
-    async def payloads(self) -> Counter[bytes]:
-        """Count what the stream still stores."""
+    async def messages(self) -> list[StoredMessage]:
+        """Return what the stream still stores."""
         walk = messages_on(self.connection, NAMES.stream, NAMES.subject)
-        return Counter([message.payload async for message in walk])
+        return [message async for message in walk]
 
     async def deaths(self) -> set[int]:
         """Return the sequences whose MAX_DELIVERIES advisory was captured."""
