@@ -77,7 +77,7 @@ class Server:
                 stderr=log,
             )
         async with asyncio.timeout(20):
-            while not await _listens(self.port):  # noqa: ASYNC110 - nothing tells
+            while not await _listens(self.port):
                 await asyncio.sleep(LOOK_EVERY)
 
     async def end(self, number: signal.Signals) -> None:
