@@ -22,7 +22,7 @@ from statistics import median
 from subprocess import PIPE
 from typing import Any
 
-from benchmarks.command import Found, parser, run, show_host, spelled
+from benchmarks.command import Found, parser, run, show_host, sizes_of, spelled
 from benchmarks.host import host
 from benchmarks.processes import held_still, running
 from benchmarks.queues import Queue, empty_jobs, queueing
@@ -237,7 +237,7 @@ def show(found: Found) -> None:
 def main() -> None:
     """Run the benchmark."""
     given = parser(__doc__).parse_args()
-    sizes = QUICK if given.quick else Sizes()
+    sizes = sizes_of(given, QUICK, Sizes())
     run(given, partial(measure, sizes), show)
 
 

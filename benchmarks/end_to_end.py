@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import mean, quantiles
 
 from benchmarks import corpus, programs
-from benchmarks.command import Found, parser, run, show_host, spelled
+from benchmarks.command import Found, parser, run, show_host, sizes_of, spelled
 from benchmarks.contenders import Batch, Contender
 from benchmarks.corpus import Sample
 from benchmarks.host import host
@@ -168,7 +168,7 @@ def sets_of(given: argparse.Namespace, folder: Path) -> dict[str, list[Sample]]:
 
 async def measure(given: argparse.Namespace, folder: Path) -> Found:
     """Take all the measurements."""
-    sizes = QUICK if given.quick else Sizes()
+    sizes = sizes_of(given, QUICK, Sizes())
     python = given.peers or sys.executable
     sets = sets_of(given, folder)
     every = [sample for samples in sets.values() for sample in samples]
