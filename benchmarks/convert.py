@@ -44,10 +44,14 @@ from bwpool.pool.pool import CHILD_ENVIRONMENT
 from bwpool.settings import ConvertSettings
 
 QUALITY = 75
-ROUNDS = 21
-THUMBNAIL_ROUNDS = 101
+ROUNDS = 15
 SLOW_ROUNDS = 5
 """For other programs, which take seconds, and whose medians are steady."""
+OUTPUTS = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - not secret
+"""Where outputs go, everybody's: into memory where there is a file system in it, since
+it is not the disk that is measured."""
+TURN = 0.05
+"""How many seconds one turn takes at least."""
 PEERS = ("imagemagick", "graphicsmagick")
 
 Pixels = NDArray[np.uint8]
@@ -136,7 +140,7 @@ class Bench:
         )
         _, pending = convert(job, self.settings)
         pending.commit()
-        return pending.path
+        return Path(pending.path)
 
     def _pillow(self) -> Path:
         """Do what one would write with Pillow, its fast JPEG mode included."""
@@ -205,10 +209,27 @@ def take_turns(bench: Bench, rounds: int) -> dict[str, list[float]]:
         names = [name for name in times if name not in PEERS or count < SLOW_ROUNDS]
         order.shuffle(names)
         for name in names:
-            started = time.perf_counter()
-            contenders[name]()
-            times[name].append(time.perf_counter() - started)
+            times[name].append(turn(contenders[name], once=name in PEERS))
     return times
+
+
+def turn(contender: Contender, *, once: bool) -> float:
+    """Return the seconds of one conversion, in the steady state of a converter.
+
+    The first is not counted, since whoever had the turn before has filled the caches;
+    what is over before the clock can tell is done several times. Outputs are removed
+    outside the clock. Another program has no steady state: it starts `once`.
+    """
+    spent: list[float] = []
+    while len(spent) < 2 or sum(spent) < TURN:
+        started = time.perf_counter()
+        output = contender()
+        spent.append(time.perf_counter() - started)
+        if output is not None:
+            output.unlink()
+        if once:
+            return spent[0]
+    return statistics.mean(spent[1:] or spent)
 
 
 def check(bench: Bench, name: str, output: Path) -> None:
@@ -216,7 +237,11 @@ def check(bench: Bench, name: str, output: Path) -> None:
     pixels = gray_of(output)
     off = abs(pixels.mean() - bench.gray.mean())
     is_faithful = name.startswith("bwpool") or name == "pillow"
-    if pixels.shape != bench.gray.shape or (is_faithful and off > 2):
+    # JPEG clips what rings around isolated dots, and so shifts dark pictures up; a
+    # small picture's edges, where errors get lost, are much of it.
+    is_exact = output.suffix == ".png" and bench.sample.megapixels > 1
+    allowed = 0.5 if is_exact else 4
+    if pixels.shape != bench.gray.shape or (is_faithful and off > allowed):
         sys.exit(f"{name} made something else of {bench.sample.name}")
     if output.suffix == ".png" and set(np.unique(pixels)) - {0, 255}:
         sys.exit(f"{name} left grays in {bench.sample.name}")
@@ -358,13 +383,12 @@ def measure(samples: list[Sample], folder: Path, *, quick: bool) -> dict[str, An
         "fidelity": [],
         "memory": [],
     }
-    for sample in samples:
-        bench = Bench(sample, folder)
-        is_large = sample.megapixels > 1
-        rounds = 2 if quick else ROUNDS if is_large else THUMBNAIL_ROUNDS
-        found["speed"] += map(asdict, speeds(bench, rounds))
-        if is_large or quick:
-            found["fidelity"] += map(asdict, fidelities(bench))
+    with tempfile.TemporaryDirectory(dir=OUTPUTS) as out:
+        for sample in samples:
+            bench = Bench(sample, Path(out))
+            found["speed"] += map(asdict, speeds(bench, 2 if quick else ROUNDS))
+            if sample.megapixels > 1 or quick:
+                found["fidelity"] += map(asdict, fidelities(bench))
     *jpegs, tiff = corpus.render_large(folder, quick=quick)
     tasks = [(jpeg, "floyd-steinberg", "jpg") for jpeg in jpegs]
     tasks += [(tiff, method, "tiff") for method in ("floyd-steinberg", "blue-noise")]

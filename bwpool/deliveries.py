@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import orjson
 import structlog
 
-from bwpool.background import Background, pauses
-from bwpool.errors import JobError, QueueError, StorageUnavailable
+from bwpool.background import Background
+from bwpool.errors import JobError
 from bwpool.job import Converted, Job, parse_job
 from bwpool.policy import (
     Completed,
@@ -35,10 +35,13 @@ from bwpool.pool.pool import Pool, Report
 from bwpool.queue import failures
 from bwpool.queue.connection import Connection
 from bwpool.queue.facts import ConsumerFacts
-from bwpool.queue.lease import RESCUED, Lease
+from bwpool.queue.lease import Lease
 from bwpool.queue.outbox import Outbox
-from bwpool.queue.requeue import is_copy, put_back, remove_original
+from bwpool.queue.patience import insist
+from bwpool.queue.requeue import is_copy
+from bwpool.rescue import clear_up, has_failed, may_be_innocent, rescue
 from bwpool.settlement import Settlement, failure_record
+from bwpool.shelf import Kept, Shelf
 
 MAX_REMEMBERED = 50_000
 """Messages that are remembered after they were settled, in case they come again."""
@@ -48,9 +51,8 @@ _EVENTS = {
     Spent: "job.spent",
     Failed: "job.failed",
     Terminated: "job.terminated",
+    Stalled: "job.kept",
 }
-
-RESCUED_ONCE = {RESCUED: "1"}
 
 log = structlog.get_logger()
 
@@ -70,12 +72,13 @@ class Tally:
     pixels: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Parts:
     """What deliveries pass through; opened and closed by the supervisor's caller."""
 
     connection: Connection
     consumer: ConsumerFacts
+    """As it was when last looked at."""
     pool: Pool
     probe: Callable[[], None]
     """Raises StorageUnavailable while outputs can't be stored. It may block."""
@@ -88,14 +91,13 @@ class Deliveries:
         self.tally = Tally()
         self.on_settled: Callable[[Settlement], None] = lambda _settlement: None
         """Called when a delivery has ended, well or not."""
-        self.is_stalled = False
-        """Whether outputs can't be stored just now: nothing more may be pulled."""
         self.is_leaving = False
         """Whether all that arrives is to be handed back."""
+        self.shelf = Shelf(parts.probe, self._convert)
+        """Where jobs wait while outputs can't be stored."""
+        self._parts = parts
         self._connection = parts.connection
-        self._consumer = parts.consumer
         self._pool = parts.pool
-        self._probe = parts.probe
         self._outbox = outbox
         self._background = Background()
         self._held: dict[tuple[int, int], Lease] = {}
@@ -107,13 +109,15 @@ class Deliveries:
         """Incurable; their deliveries are being used up."""
         self._failed_before: set[tuple[int, int]] = set()
         """Failed here at an earlier delivery, not settled since."""
-        self._stalled: list[tuple[Lease, Job]] = []
-        """Waiting for our storage to come back."""
         self._empty = asyncio.Event()
         self._empty.set()
 
     def __len__(self) -> int:
         return len(self._held)
+
+    @property
+    def _consumer(self) -> ConsumerFacts:
+        return self._parts.consumer
 
     # ── The way of a delivery that goes well ─────────────────────────────────────
 
@@ -149,15 +153,18 @@ class Deliveries:
         else:
             self._convert(lease, job)
 
-    def _convert(self, lease: Lease, job: Job) -> None:
+    def _convert(self, lease: Lease, job: Job) -> asyncio.Future[Report]:
         first = is_last(lease.attempt, self._consumer.max_deliver)
         converting = self._pool.submit(job, first=first)
         converting.add_done_callback(partial(self._report, lease, job))
+        return converting
 
     def _report(
         self, lease: Lease, job: Job, converting: asyncio.Future[Report]
     ) -> None:
         report = converting.result()
+        if self._held.get(lease.key) is not lease:
+            return  # disowned meanwhile
         if report.outcome is None:
             self._hand_back(lease)
         else:
@@ -171,8 +178,8 @@ class Deliveries:
         match verdict:
             case Completed():
                 self._complete(settlement, report.elapsed)
-            case Stalled():
-                self._stall(settlement)
+            case Stalled() if job is not None and not self.is_leaving:
+                self.shelf.put(Kept(lease, job, report))
             case _:
                 self._background.start(self._fail(settlement, report))
 
@@ -181,6 +188,7 @@ class Deliveries:
         lease, job = settlement.lease, settlement.job
         assert job is not None
         self._done[lease.key] = settlement
+        self.shelf.note_success()
         if job.advisory is not None:
             self._outbox.publish(job.advisory, orjson.dumps({"id": job.id}))
         self._outbox.ack(lease)
@@ -242,7 +250,7 @@ class Deliveries:
             reason=record.reason,
         )
         if self._consumer.has_failures:
-            await self._insist(lambda: failures.store(self._connection, record))
+            await insist(lambda: failures.store(self._connection, record))
 
     def _let_go(self, settlement: Settlement, report: Report) -> None:
         """End a delivery that failed, as the verdict says."""
@@ -264,28 +272,15 @@ class Deliveries:
             case Terminated():
                 self.tally.failed += 1
                 self._outbox.term(lease)
+            case Stalled():
+                self._hand_back(lease)
+                return
         self._release(lease, settlement)
-
-    async def _insist(self, request: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """Ask until there is an answer; the lease is extended meanwhile."""
-        for pause in pauses():
-            try:
-                return await request()
-            except QueueError as error:
-                log.warning("queue.request_failed", error=str(error))
-                await asyncio.sleep(pause)
-        raise AssertionError("pauses never end")
 
     # ── When a delivery is not the job's failure ─────────────────────────────────
 
     def _may_be_innocent(self, lease: Lease) -> bool:
-        """Whether crashes of supervisors may have used up this message's deliveries.
-
-        That must be asked, but no more than once a job.
-        """
-        # The last but one as well: a crash on the way leaves another chance.
-        is_late = is_last(lease.attempt + 1, self._consumer.max_deliver)
-        is_suspect = is_late and lease.attempt > 1 and not lease.is_rescued
+        is_suspect = may_be_innocent(lease, self._consumer.max_deliver)
         return is_suspect and lease.key not in self._failed_before
 
     async def _spare(self, lease: Lease) -> None:
@@ -293,35 +288,21 @@ class Deliveries:
 
         Else put it back as new, lest the next crash kills it.
         """
-        has_failed = await self._insist(
-            lambda: failures.has_record(
-                self._connection,
-                self._consumer.stream,
-                self._consumer.name,
-                lease.seq,
-                lease.attempt,
-            )
-        )
-        if has_failed and not self.is_leaving:
-            self._begin(lease)
+        if await has_failed(self._connection, self._consumer, lease):
+            if self.is_leaving:
+                self._hand_back(lease)
+            else:
+                self._begin(lease)
         else:
             await self._rescue(lease)
 
     async def _rescue(self, lease: Lease) -> None:
         """Put a job back as new, and acknowledge the delivery that was its last."""
-        max_msg_bytes = self._consumer.max_msg_bytes
-        seq = await self._insist(
-            lambda: put_back(self._connection, lease, max_msg_bytes, RESCUED_ONCE)
-        )
-        log.info("job.rescued", seq=lease.seq, new_seq=seq, attempt=lease.attempt)
+        await rescue(self._connection, self._consumer, lease)
         self._outbox.ack(lease)
 
     async def _clear_up(self, lease: Lease) -> None:
-        """Remove what a rescuer that died on the way left of the same job."""
-        stream = self._consumer.stream
-        await self._insist(
-            lambda: remove_original(self._connection, stream, lease, lease.headers)
-        )
+        await clear_up(self._connection, self._consumer, lease)
         self._finish(lease)
 
     def _hand_back(self, lease: Lease) -> None:
@@ -331,35 +312,6 @@ class Deliveries:
         else:
             self._outbox.nak(lease)
             self._release(lease)
-
-    # ── When our own storage is in trouble ───────────────────────────────────────
-
-    def _stall(self, settlement: Settlement) -> None:
-        """Keep a job until outputs can be stored again."""
-        assert settlement.job is not None
-        assert isinstance(settlement.verdict, Stalled)
-        self._stalled.append((settlement.lease, settlement.job))
-        if not self.is_stalled:
-            self.is_stalled = True
-            reason = settlement.verdict.error.reason
-            log.error("storage.unavailable", reason=reason)
-            self._background.start(self._await_storage())
-
-    async def _await_storage(self) -> None:
-        for pause in pauses():
-            await asyncio.sleep(pause)
-            if self.is_leaving:
-                return
-            try:
-                await asyncio.to_thread(self._probe)
-                break
-            except StorageUnavailable as error:
-                log.error("storage.unavailable", reason=error.reason)  # noqa: TRY400
-        log.info("storage.available")
-        self.is_stalled = False
-        stalled, self._stalled = self._stalled, []
-        for lease, job in stalled:
-            self._convert(lease, job)
 
     # ── All of them at once ──────────────────────────────────────────────────────
 
@@ -374,9 +326,21 @@ class Deliveries:
         """Hand back what no converter has begun, and all that still arrives."""
         self.is_leaving = True
         self._pool.withdraw()
-        stalled, self._stalled = self._stalled, []
-        for lease, _ in stalled:
-            self._hand_back(lease)
+        for kept in self.shelf.clear():
+            self._settle(kept.lease, kept.job, kept.report)
+
+    def disown(self) -> None:
+        """Forget every lease: the stream they came from is gone.
+
+        What is being converted is converted to its end, but settled no more.
+        """
+        for lease in self._held.values():
+            lease.is_void = True
+        self.shelf.clear()
+        self._held.clear()
+        self._done.clear()
+        self._failed_before.clear()
+        self._empty.set()
 
     async def wait_until_empty(self) -> None:
         """Return when no lease is held."""
@@ -386,6 +350,7 @@ class Deliveries:
 
     async def close(self) -> None:
         """Give up what still goes on in the background."""
+        await self.shelf.close()
         await self._background.close()
 
 

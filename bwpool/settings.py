@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -39,6 +41,13 @@ class Amount(int):
 
 MAX_PIXELS = Amount(2_000_000_000)
 MAX_BYTES = Amount(4_000_000_000)
+MAX_GROWTH = Amount(1_000_000_000)
+
+SHARED_MEMORY = 0.75
+"""What converters may take of the machine's memory, all together."""
+
+LEAST_MEMORY = 512 << 20
+"""The lowest ceiling by default: with less, common scans would fail."""
 
 
 def usable_cpus() -> int:
@@ -63,6 +72,40 @@ def _cgroup_quota() -> float:
     if quota in ("max", "-1"):
         return float("inf")
     return int(quota) / int(period)
+
+
+def usable_memory() -> int:
+    """Count the bytes that this process may use: cgroup limits included."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 4 << 30  # nothing known: what a small machine has
+    return min([total, *_cgroup_memory()])
+
+
+def _cgroup_memory() -> Iterator[int]:
+    """Yield the memory limits of this cgroup and those around it, version 2 or 1."""
+    top = Path("/sys/fs/cgroup")
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, place = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        folder = top / controllers / place.lstrip("/")
+        name = "memory.limit_in_bytes" if controllers else "memory.max"
+        while folder.is_relative_to(top):
+            # No such file, or `max`: no limit here.
+            with suppress(OSError, ValueError):
+                yield int((folder / name).read_text())
+            folder = folder.parent
+
+
+def memory_share(procs: int) -> int:
+    """Return the memory ceiling of each of `procs` converters, if nobody named one."""
+    return max(LEAST_MEMORY, int(usable_memory() * SHARED_MEMORY / procs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +167,11 @@ class ConvertSettings:
     max_pages: int = 10_000
     """Refuse sources of more pages."""
     max_memory: Amount | None = None
-    """A converter's memory ceiling, in bytes."""
+    """A converter's memory ceiling, in bytes; a share of the machine's if not given."""
+    recycle_jobs: int = 10_000
+    """Replace a converter after so many jobs."""
+    recycle_growth: Amount = MAX_GROWTH
+    """Replace a converter that keeps so many bytes more than at its start."""
     no_sync: bool = False
     """Acknowledge a job before its output is surely on the disk."""
 

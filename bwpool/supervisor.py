@@ -13,10 +13,11 @@ import structlog
 
 from bwpool.background import Background, first_of
 from bwpool.deliveries import Deliveries, Parts
-from bwpool.errors import QueueError
-from bwpool.queue.facts import read_depth
+from bwpool.lookout import Lookout
+from bwpool.queue.facts import Depth, read_depth
 from bwpool.queue.lease import Lease
 from bwpool.queue.outbox import Outbox
+from bwpool.queue.patience import insist
 from bwpool.queue.puller import Puller
 from bwpool.settings import RunSettings
 
@@ -56,6 +57,7 @@ class Supervisor:
             room=self._room,
             on_lease=self._receive,
         )
+        self._lookout = Lookout(parts, self._puller, self._outbox, self.deliveries)
 
     def __repr__(self) -> str:
         return (
@@ -72,6 +74,7 @@ class Supervisor:
         pool = self.parts.pool
         pool.on_room = self._puller.wake
         self._background.start(self._tend())
+        self._background.start(self._lookout.run())
         if self._settings.burst:
             self._background.start(self._stop_when_empty())
         self._puller.start()
@@ -103,19 +106,20 @@ class Supervisor:
 
     def _room(self) -> int:
         """How many messages to ask for now."""
-        is_blocked = (
-            self.deliveries.is_stalled or self._outbox.unconfirmed > MAX_UNCONFIRMED
-        )
-        return 0 if is_blocked else self.parts.pool.wants
+        shelf = self.deliveries.shelf
+        if self._outbox.unconfirmed > MAX_UNCONFIRMED:
+            return 0
+        if shelf.is_stalled:
+            return min(shelf.room, self.parts.pool.wants)
+        return self.parts.pool.wants
 
     async def _tend(self) -> None:
         """Extend what is held for as long as it is, and repeat unconfirmed acks."""
-        ack_wait = self.parts.consumer.ack_wait
-        period = min(1.0, ack_wait / 12)
-        due = ack_wait * EXTEND_AFTER - period
         while True:
+            ack_wait = self.parts.consumer.ack_wait
+            period = min(1.0, ack_wait / 12)
             await asyncio.sleep(period)
-            self.deliveries.extend(due)
+            self.deliveries.extend(ack_wait * EXTEND_AFTER - period)
             self._outbox.retry_acks()
 
     async def _drain(self) -> None:
@@ -149,12 +153,8 @@ class Supervisor:
         """
         while True:
             await asyncio.sleep(LOOK_FOR_MORE_EVERY)
-            if len(self.deliveries):
-                continue
-            try:
-                depth = await read_depth(self.parts.connection, self.parts.consumer)
-            except QueueError as error:
-                log.warning("queue.request_failed", error=str(error))
-                continue
-            if depth.is_empty:
+            if not len(self.deliveries) and (await insist(self._depth)).is_empty:
                 return
+
+    async def _depth(self) -> Depth:
+        return await read_depth(self.parts.connection, self.parts.consumer)

@@ -6,6 +6,7 @@ the files that they are stored in: one for each readable format.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -99,6 +100,17 @@ def _palette(path: Path) -> Path:
 def _animated(path: Path) -> Path:
     others = [Image.new("RGB", photo().size, "black")] * 2
     return save(photo(), path, save_all=True, append_images=others)
+
+
+ODD_SUBSAMPLING = base64.b85decode(
+    "|JeWF01!$>Nk#wx0RR9200961|JwjV02B@n5)Ta&5)cv>6%-gAG9exu93DL^E+jHZKuk+VKt"
+    "@GST61DhRc%&9Mr4R(ZFhTtf`Lw8jhBplmUDiAeE-`3Lje^R7akfOJ0T%Ed{ahKe0+R-e0+R"
+    "-e0+R-e0+R-e0+R-e0+R-e0+R-e0+R-e0+R-e0+R-e0+R-e0+R-e0=}F01*fP5C9kh0Wkmq5"
+    "di}c0sq7R761VO0RR910000000000000052LHqW77zdf0000000000000000000KVgJMc6#)"
+    "SO00000000000000000003|HJ?k5di=I0000000000000000095m01N{G00I#M5dc2`mV^jE"
+    "ge0>}j0nJt1OM3"
+)
+"""A JPEG of 24 by 16, from black at the top to white, its chroma a third as wide."""
 
 
 READABLE: dict[str, Callable[[Path], Path]] = {

@@ -145,7 +145,20 @@ async def test_misuse_is_exit_code_2(argv, word, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "setup", "submit", "backfill", "failed list", "dev"]
+    "command",
+    [
+        "",
+        "run",
+        "setup",
+        "submit",
+        "backfill",
+        "failed list",
+        "failed show",
+        "failed requeue",
+        "failed drop",
+        "events",
+        "dev",
+    ],
 )
 async def test_every_command_has_help(command):
     """With an example, on stdout."""

@@ -131,13 +131,16 @@ def test_orientation_is_applied(orientation: int, suffix: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "bmp"])
-@pytest.mark.parametrize("target", ["jpg", "png", "tiff"])
+@pytest.mark.parametrize("target", ["jpg", "png", "tiff", "webp"])
 def test_resolution_is_kept(suffix: str, target: str, tmp_path: Path) -> None:
     """What a scanner says about dots per inch reaches the output."""
     source = save(photo(), tmp_path / f"in.{suffix}", dpi=(300, 150))
     converted = run(job(source, format=target), settings(tmp_path))
     with Image.open(converted.output) as image:
-        assert image.info["dpi"] == pytest.approx((300, 150), abs=0.5)
+        exif = image.getexif()
+        dpi = image.info.get("dpi", (exif.get(0x011A), exif.get(0x011B)))
+
+    assert dpi == pytest.approx((300, 150), abs=0.5)
 
 
 def test_transparency_lies_on_white(tmp_path: Path) -> None:
@@ -377,3 +380,37 @@ def test_too_wide_for_the_format(tmp_path: Path) -> None:
 
     assert isinstance(error, InvalidJob)
     assert "png or tiff" in error.reason
+
+
+def test_unusual_jpegs_are_read(tmp_path: Path) -> None:
+    """JPEGs of RGB, and of unknown resolution or orientation, give their luma."""
+    exif = Image.Exif()
+    exif[0x0112] = 99
+    rgb = save(photo(), tmp_path / "rgb.jpg", quality=95, keep_rgb=True)
+    odd = save(photo(), tmp_path / "odd.jpg", quality=95, exif=exif, dpi=(0, 0))
+    broken = save(photo(), tmp_path / "broken.jpg", quality=95, exif=b"Exif\0\0MM junk")
+    for source in (rgb, odd, broken):
+        converted = run(job(source, method="gray", format="png"), settings(tmp_path))
+        difference = luma(photo()).astype(int) - stored(converted.output)
+
+        assert np.abs(difference).mean() < 2
+
+
+def test_unknown_subsampling_is_read(tmp_path: Path) -> None:
+    """A JPEG whose chroma is subsampled in an unusual way is read all the same."""
+    source = tmp_path / "in.jpg"
+    source.write_bytes(pictures.ODD_SUBSAMPLING)
+    converted = run(job(source, method="gray", format="png"), settings(tmp_path))
+    gray = stored(converted.output)
+
+    assert gray.shape == (16, 24)
+    assert (np.diff(gray[::5].mean(axis=1)) > 20).all()
+
+
+def test_harmless_complaint_hides_no_truncation(tmp_path: Path) -> None:
+    """A JPEG with junk before a marker is still refused when it is cut short."""
+    source = save(photo(), tmp_path / "in.jpg", quality=95)
+    data = source.read_bytes()
+    source.write_bytes(data[:2] + bytes(3) + data[2 : len(data) // 2])
+
+    assert isinstance(refused(job(old(source)), settings(tmp_path)), BadImage)

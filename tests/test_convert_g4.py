@@ -18,7 +18,7 @@ needs_encoder = pytest.mark.skipif(
 
 @st.composite
 def bitmaps(draw: st.DrawFn) -> NDArray[np.bool_]:
-    """Draw rows of ink, sparse to dense, whose neighbours are more or less alike."""
+    """Draw rows of ink, sparse or dense, like their neighbours or not."""
     width = draw(st.integers(1, 200) | st.integers(2500, 6000))
     height = draw(st.integers(1, 6))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))

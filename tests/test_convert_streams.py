@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +12,13 @@ import numpy as np
 import pictures
 import pytest
 import pyvips
+from hypothesis import given
+from hypothesis import strategies as st
 from pictures import job, luma, photo, save, settings, stored
 from PIL import Image, ImageSequence
 
-from bwpool.convert import colour, convert, prepare, sauvola
-from bwpool.errors import InvalidJob, LimitExceeded
+from bwpool.convert import colour, convert, directories, prepare, sauvola
+from bwpool.errors import BadImage, InvalidJob, LimitExceeded
 from bwpool.job import METHODS
 from bwpool.settings import ConvertSettings
 
@@ -87,7 +92,7 @@ def test_turned_picture_streams(tmp_path: Path) -> None:
 
 def test_context_of_strips_is_that_of_the_page() -> None:
     """However a page is cut, Sauvola's threshold sees the same neighbourhoods."""
-    gray = np.asarray(pictures.text_page(300, 260)[0])
+    gray = np.array(pictures.text_page(300, 260)[0])
     (whole,) = sauvola.sauvola(iter([gray]))
 
     def cut(rows: int) -> Iterator[np.ndarray]:
@@ -180,3 +185,53 @@ def test_pyramid_is_one_picture(*, bigtiff: bool, tmp_path: Path) -> None:
     pending.commit()
 
     assert stored(converted.output).shape == (400, 640)
+
+
+@given(st.integers(0, 40), st.integers(1, 12), st.integers(0, 30))
+def test_patches_show_wherever_reads_are_cut(at: int, size: int, start: int) -> None:
+    """A patched stream reads the same however the reads fall on the patch."""
+    data = bytes(range(100, 150))
+    patch = bytes(range(size))
+    whole = (data[:at] + patch + data[at + size :])[:50]
+    for end in range(start + 1, 51):
+        cut = directories._patched(data[start:end], start, ((at, patch),))
+        assert cut == whole[start:end]
+
+
+def test_many_pages_take_linear_time(tmp_path: Path) -> None:
+    """Twice the pages take about twice the time, not four times."""
+    image = photo(64, 48).convert("L").convert("1")
+    seconds = []
+    for count in (100, 400):
+        path = tmp_path / f"{count}.tif"
+        image.save(path, save_all=True, append_images=[image] * (count - 1))
+        started = time.perf_counter()
+        converted, pending = convert(job(path), settings(tmp_path))
+        seconds.append(time.perf_counter() - started)
+        pending.discard()
+        assert converted.pixels == count * 64 * 48
+
+    assert seconds[1] < 9 * seconds[0]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_page_of_two_sizes_is_refused(order: str, tmp_path: Path) -> None:
+    """A page that says its width twice can't pass the limits by one of them."""
+    form = order + "HHII"
+    pixel = [(258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (279, 4, 1)]
+    tags = [(256, 4, 60_000), (256, 4, 1), (257, 4, 1), *pixel]
+    entries = b"".join(
+        struct.pack(form, tag, kind, 1, value << 16 * (kind == 3 and order == ">"))
+        for tag, kind, value in tags
+    )
+    count = struct.pack(order + "H", len(tags))
+    size = len(count) + len(entries) + 4
+    links = [struct.pack(order + "I", 10 + size), bytes(4)]
+    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 10)
+    path = tmp_path / "in.tif"
+    path.write_bytes(
+        head + b"\0\0" + b"".join(count + entries + link for link in links)
+    )
+    os.utime(path, (1e9, 1e9))
+    with pytest.raises((BadImage, LimitExceeded)):
+        convert(job(path), settings(tmp_path, max_pixels=100))

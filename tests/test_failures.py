@@ -17,14 +17,8 @@ from servers import NatsServer
 from bwpool.errors import QueueError
 from bwpool.queue.connection import Connection
 from bwpool.queue.contexts import Endpoint
-from bwpool.queue.failures import (
-    ConverterEnd,
-    Failed,
-    FailureRecord,
-    has_record,
-    list_failed,
-    store,
-)
+from bwpool.queue.dead import Failed, list_failed
+from bwpool.queue.failures import ConverterEnd, FailureRecord, has_record, store
 from bwpool.queue.topology import FAILURES_STREAM, wanted
 from bwpool.settings import QueueSettings
 

@@ -209,6 +209,75 @@ async def test_memory_has_a_ceiling():
         assert isinstance((await pool.submit(job("ok-1"))).outcome, Converted)
 
 
+async def test_what_the_kernel_kills_is_told_with_its_memory():
+    """A death by SIGKILL that was not ours names the likely cause, and the peak."""
+    async with running(procs=1) as pool:
+        report = await pool.submit(job("oom-1"))
+
+        assert isinstance(report.outcome, ConverterCrashed)
+        assert "out of memory" in report.outcome.reason
+        assert "in stage decode" in report.outcome.reason
+        assert report.death.signal == signal.SIGKILL
+
+
+async def test_peak_memory_of_an_overdue_conversion_is_known():
+    """What it took after its stage began is told as well."""
+    async with running(procs=1, timeout=0.5) as pool:
+        report = await pool.submit(job("hoard-1"))
+
+        assert isinstance(report.outcome, ConversionTimeout)
+        assert report.death.doing.max_rss_bytes > 200_000_000
+
+
+async def test_converters_are_replaced_after_their_jobs(tmp_path):
+    """Every job is done once, and no converter does many more than it should."""
+    settings = {"out": str(tmp_path), "recycle_jobs": 20, "no_sync": True}
+    deaths = []
+    async with running(procs=2, **settings) as pool:
+        pool.on_death = lambda cause, _death: deaths.append(cause)
+        async with asyncio.timeout(30):
+            done = 0
+            while deaths.count("recycle") < 3:
+                batch = [pool.submit(job(f"sleep0.01-{done + i}")) for i in range(10)]
+                done += len(batch)
+                for report in await asyncio.gather(*batch):
+                    assert isinstance(report.outcome, Converted)
+        assert pool.ready_slots >= 2
+
+    doers = [path.read_text().split() for path in tmp_path.iterdir()]
+    assert len(doers) == done
+    assert {1} == {len(pids) for pids in doers}
+    assert set(deaths) <= {"recycle", "stop"}
+
+
+async def test_converters_that_grow_are_replaced():
+    """Memory that is kept, not memory that was needed once, ends a converter."""
+    deaths = []
+    settings = {"recycle_growth": Amount("50M")}
+    async with running(procs=1, **settings) as pool:
+        pool.on_death = lambda cause, death: deaths.append((cause, death.pid))
+        first = (await pool.submit(job("need-1"))).pid
+        for i in range(3):
+            assert (await pool.submit(job(f"grow-{i}"))).pid == first
+        async with asyncio.timeout(20):
+            while not deaths:
+                await pool.submit(job("sleep0.01-1"))
+
+    assert deaths[0] == ("recycle", first)
+
+
+async def test_a_crash_while_a_successor_starts_leaves_the_right_number():
+    """A tired converter that dies before its successor is ready is replaced once."""
+    async with running(procs=1, recycle_jobs=1) as pool:
+        await pool.submit(job("ok-1"))
+        report = await pool.submit(job("crash-1"))
+        after = [await pool.submit(job(f"ok-{i}")) for i in range(3)]
+
+        assert isinstance(report.outcome, ConverterCrashed)
+        assert all(isinstance(report.outcome, Converted) for report in after)
+        assert len(converters()) <= 2
+
+
 async def test_an_answer_that_makes_no_sense_costs_the_converter():
     """Garbage on the channel is a crash, not the supervisor's end."""
     async with running(procs=1) as pool:
@@ -260,3 +329,14 @@ async def main():
 if __name__ == "__main__":
     asyncio.run(main())
 """
+
+
+async def test_a_pool_can_be_closed_while_it_starts():
+    """Whatever else fails at the start, no converter stays behind."""
+    pool = Pool(2, ConvertSettings(), timeout=30, load=workloads.misbehaving)
+    starting = asyncio.ensure_future(pool.start())
+    await asyncio.sleep(0)
+    starting.cancel()
+    await pool.close()
+
+    assert converters() == []

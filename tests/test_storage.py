@@ -27,7 +27,7 @@ from bwpool.storage import Pending, Place
 
 def place(out: Path, name: str, data: bytes = b"picture") -> Pending:
     """Write an output up to where it only wants its name."""
-    output = Place(out, name, sync=True)
+    output = Place(str(out), name, sync=True)
     output.write(data)
     return output.finish()
 
@@ -50,7 +50,7 @@ def names(folder: Path) -> list[str]:
 )
 def test_file_uri_names_a_path(uri: str, path: str) -> None:
     """A file URI is decoded to an absolute path."""
-    assert Path(path) == storage.parse_uri(uri)
+    assert storage.parse_uri(uri) == path
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,14 @@ def test_any_path_survives_its_uri(name: str) -> None:
     """A path made into a URI and read back is the same path."""
     path = Path("/pictures") / name.lstrip("/")
 
-    assert path == storage.parse_uri(path.as_uri())
+    assert storage.parse_uri(path.as_uri()) == str(path)
 
 
 def test_source_is_read_by_its_descriptor(tmp_path: Path) -> None:
     """A source renamed after it was opened is still the one that is read."""
     path = tmp_path / "a.jpg"
     path.write_bytes(b"first")
-    with storage.open_source(path, ()) as source:
+    with storage.open_source(str(path), ()) as source:
         path.rename(tmp_path / "b.jpg")
         path.write_bytes(b"second")
 
@@ -103,7 +103,7 @@ def test_source_written_to_is_changed(tmp_path: Path) -> None:
     """A source that somebody appends to says so."""
     path = tmp_path / "a.jpg"
     path.write_bytes(b"first")
-    with storage.open_source(path, ()) as source:
+    with storage.open_source(str(path), ()) as source:
         with path.open("ab") as file:
             file.write(b"more")
 
@@ -119,7 +119,7 @@ def test_special_files_are_refused_at_once(tmp_path: Path) -> None:
         begun = time.monotonic()
         for path in ("pipe", "loop", "socket", "", "/dev/null", "/dev/zero"):
             with pytest.raises(SourceRefused):
-                storage.open_source(tmp_path / path, ())
+                storage.open_source(str(tmp_path / path), ())
 
     assert time.monotonic() - begun < 1
 
@@ -129,13 +129,13 @@ def test_absent_source_is_missing(tmp_path: Path, name: str) -> None:
     """A source that isn't there is missing, and may yet come."""
     (tmp_path / "file").touch()
     with pytest.raises(SourceMissing):
-        storage.open_source(tmp_path / name, ())
+        storage.open_source(str(tmp_path / name), ())
 
 
 def test_overlong_path_is_invalid(tmp_path: Path) -> None:
     """A path that no file can have is the job's fault."""
     with pytest.raises(InvalidJob):
-        storage.open_source(tmp_path / ("x" * 5000), ())
+        storage.open_source(str(tmp_path / ("x" * 5000)), ())
 
 
 def test_source_outside_the_roots_is_refused(tmp_path: Path) -> None:
@@ -153,10 +153,10 @@ def test_source_outside_the_roots_is_refused(tmp_path: Path) -> None:
         root / "link.jpg",
     ):
         with pytest.raises(SourceRefused):
-            storage.open_source(path, (root,))
+            storage.open_source(str(path), (root,))
 
     for path in (root / "a.jpg", outside / "link.jpg"):
-        with storage.open_source(path, (tmp_path / "other", root)) as source:
+        with storage.open_source(str(path), (tmp_path / "other", root)) as source:
             assert source.size == 0
 
 
@@ -166,14 +166,16 @@ def test_root_behind_a_link_is_a_root(tmp_path: Path) -> None:
     (tmp_path / "root" / "a.jpg").touch()
     (tmp_path / "link").symlink_to("root")
 
-    with storage.open_source(tmp_path / "link/a.jpg", (tmp_path / "link",)) as source:
+    with storage.open_source(
+        str(tmp_path / "link/a.jpg"), (tmp_path / "link",)
+    ) as source:
         assert source.size == 0
 
 
 def test_vanished_root_is_not_the_jobs_fault(tmp_path: Path) -> None:
     """When a source folder as a whole is gone, no job is charged for it."""
     with pytest.raises(StorageUnavailable):
-        storage.open_source(tmp_path / "gone/a.jpg", (tmp_path / "gone",))
+        storage.open_source(str(tmp_path / "gone/a.jpg"), (tmp_path / "gone",))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +229,7 @@ def test_output_appears_whole_on_commit(tmp_path: Path) -> None:
 
 def test_output_is_overwritten_in_parts(tmp_path: Path) -> None:
     """A writer can go back to fill in what it only learns later."""
-    output = Place(tmp_path, "a.tiff", sync=False)
+    output = Place(str(tmp_path), "a.tiff", sync=False)
     output.write(b"head....")
     output.write(b"tail")
     output.write(b"1234", at=4)
@@ -297,7 +299,7 @@ def test_vanished_output_folder_is_unavailable(tmp_path: Path) -> None:
 
 def test_full_disk_is_unavailable(tmp_path: Path) -> None:
     """A disk without room is the supervisor's trouble."""
-    output = Place(tmp_path, "a.png", sync=False)
+    output = Place(str(tmp_path), "a.png", sync=False)
     full = os.open("/dev/full", os.O_WRONLY)
     os.dup2(full, output._temporary.file)
     os.close(full)

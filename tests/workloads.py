@@ -60,19 +60,20 @@ def misbehaving(settings: ConvertSettings) -> Work:
     return work
 
 
+_hoard: list[bytes] = []
+"""What is never given back."""
+
+
 def act(what: str) -> None:
     """Misbehave."""
-    if what == "crash":
-        print("about to crash", file=sys.stderr, flush=True)
-        os.kill(os.getpid(), signal.SIGSEGV)
-    elif what == "exit":
-        os._exit(7)
+    if what in DEATHS:
+        DEATHS[what]()
+    elif what in MEMORY:
+        MEMORY[what]()
     elif what == "garbage":
         os.write(_channel_fd(), b"garbage\n")
     elif what == "bug":
         raise ZeroDivisionError("a bug in the conversion")
-    elif what == "memory":
-        bytearray(1 << 34)
     elif what == "bad":
         raise BadImage("no picture")
     elif what == "failed":
@@ -81,8 +82,42 @@ def act(what: str) -> None:
         raise StorageUnavailable("disk full")
     elif what.startswith("sleep"):
         time.sleep(float(what.removeprefix("sleep")))
-    elif what == "killsupervisor":
-        os.kill(os.getppid(), signal.SIGKILL)
+
+
+def crash() -> None:
+    print("about to crash", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def die_of_memory() -> None:
+    """Grow, and be killed as the kernel does with who took most."""
+    take()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def take(size: int = 200_000_000) -> None:
+    """Take memory and keep it."""
+    _hoard.append(b"x" * size)
+
+
+def take_and_hang() -> None:
+    take()
+    time.sleep(60)
+
+
+DEATHS = {
+    "crash": crash,
+    "exit": lambda: os._exit(7),
+    "killsupervisor": lambda: os.kill(os.getppid(), signal.SIGKILL),
+    "oom": die_of_memory,
+}
+
+MEMORY = {
+    "memory": lambda: bytearray(1 << 34),
+    "need": lambda: b"x" * 200_000_000,
+    "grow": lambda: take(20_000_000),
+    "hoard": take_and_hang,
+}
 
 
 def _channel_fd() -> int:

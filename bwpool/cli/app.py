@@ -11,6 +11,7 @@ from bwpool.cli import options
 from bwpool.cli.backfill import backfill
 from bwpool.cli.common import MISUSED, complain
 from bwpool.cli.dev import dev
+from bwpool.cli.events import events
 from bwpool.cli.failed import app as failed
 from bwpool.cli.preview import preview
 from bwpool.cli.run import run
@@ -37,7 +38,8 @@ def make_app() -> cyclopts.App:
         result_action="return_value",
     )
     app.default(run)
-    for command in (run, setup, submit, backfill, preview, failed, dev):
+    commands = (run, setup, submit, backfill, preview, failed, events, dev)
+    for command in commands:
         app.command(command)
     return app
 

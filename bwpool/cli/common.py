@@ -94,6 +94,13 @@ def complain(problem: object) -> None:
     print(f"bwpool: {problem}", file=sys.stderr)
 
 
+def printable(text: str) -> str:
+    """Show what others wrote without letting it steer a terminal."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def endpoint_of(server: ServerSettings, common: CommonSettings) -> Endpoint:
     """Decide where to connect; there is always a default."""
     endpoint = resolve(server, config=server_in_file(common.config))
@@ -107,6 +114,16 @@ def explicit_endpoint(
     """Decide where to connect if anybody said so; a selected context does not count."""
     config = server_in_file(common.config)
     return resolve(server, config=config, explicit_only=True)
+
+
+def _escape(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Keep what jobs say of themselves from steering the terminal of whoever reads."""
+    for name, value in event.items():
+        if isinstance(value, str) and name != "exception":
+            event[name] = printable(value)
+    return event
 
 
 class _Stderr:
@@ -133,6 +150,7 @@ def configure_logging(common: CommonSettings, default: LogLevel = "info") -> Non
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _escape,
             structlog.processors.format_exc_info
             if common.log_format == "json"
             else structlog.processors.StackInfoRenderer(),

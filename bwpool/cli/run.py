@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -38,11 +39,13 @@ from bwpool.queue.contexts import Endpoint
 from bwpool.queue.facts import read_facts
 from bwpool.queue.topology import wanted
 from bwpool.settings import (
+    Amount,
     ConvertSettings,
     PoolSettings,
     QueueSettings,
     RunSettings,
     ServerSettings,
+    memory_share,
     usable_cpus,
 )
 from bwpool.supervisor import Supervisor
@@ -115,18 +118,23 @@ async def supervising(
     load: Load = load_conversion,
 ) -> AsyncIterator[Supervisor]:
     """Open everything that a supervisor needs, converters and connection together."""
-    pool = Pool(slots.procs or usable_cpus(), convert, timeout=slots.timeout, load=load)
+    procs = slots.procs or usable_cpus()
+    if convert.max_memory is None:
+        convert = replace(convert, max_memory=Amount(memory_share(procs)))
+    pool = Pool(procs, convert, timeout=slots.timeout, load=load)
     pool.on_death = _log_death
     out = Path(convert.out)
+    starting = asyncio.ensure_future(pool.start())
     try:
-        starting = asyncio.ensure_future(pool.start())
         async with await Connection.open(endpoint, name="bwpool") as connection:
             consumer = await read_facts(connection, queue)
             await starting
-            parts = Parts(connection, consumer, pool, lambda: storage.probe(out))
+            probe = partial(storage.probe, out, convert.source_root)
+            parts = Parts(connection, consumer, pool, probe)
             log.info("supervisor.ready", server=str(endpoint), slots=pool.ready_slots)
             yield Supervisor(parts, ending)
     finally:
+        starting.cancel()
         await pool.close()
 
 
@@ -166,7 +174,9 @@ def make_out(convert: ConvertSettings) -> None:
 
 
 def _log_death(cause: str, death: Death) -> None:
-    if cause != "stop":
+    if cause == "recycle":
+        log.info("converter.recycled", pid=death.pid)
+    elif cause != "stop":
         log.warning(
             "converter.crashed" if cause == "crash" else "converter.overdue",
             pid=death.pid,

@@ -7,7 +7,6 @@ strips of the same rows, in bits or bytes as the encoder wants them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +38,7 @@ def bilevel(plan: Plan, pages: Iterator[Page]) -> Iterator[Page]:
 
 
 def _screened(page: Page, method: Method, unit: Unit) -> Page:
-    return replace(page, strips=lambda: method(page, unit))
+    return page.with_strips(lambda: method(page, unit))
 
 
 def diffuse(page: Page, unit: Unit) -> Iterator[Rows]:

@@ -5,11 +5,14 @@ The one place that knows their messages. Called at the pipeline's boundary.
 
 from __future__ import annotations
 
+import logging
 import struct
 
 import pyvips
 
 from bwpool.errors import BadImage, ConversionFailed, JobError, LimitExceeded
+
+_log = logging.getLogger(__name__)
 
 _READING = ("inspect", "decode")
 _DECODERS = (
@@ -22,7 +25,20 @@ _DECODERS = (
     struct.error,
 )
 """What libvips, Pillow and simplejpeg raise about a source that they can't read."""
-_MEMORY = ("out of memory", "cannot allocate", "unable to allocate")
+_MEMORY = (
+    "out of memory",
+    "insufficient memory",
+    "memory allocation",
+    "cannot allocate",
+    "unable to allocate",
+)
+_SYSTEM = (
+    "input/output error",
+    "stale file handle",
+    "too many open files",
+    "creating thread",
+)
+"""What libvips passes on of the system's troubles, which are not the picture's."""
 _TRUNCATION = (
     "premature end",  # libjpeg, in libvips' words and its own
     "truncated",  # Pillow, libspng, libwebp
@@ -47,9 +63,10 @@ def classify(error: Exception, stage: str) -> JobError:
     reason = _reason(error)
     lowered = reason.lower()
     if isinstance(error, MemoryError) or any(word in lowered for word in _MEMORY):
-        return LimitExceeded(f"needs more memory than a converter may use: {reason}")
+        return LimitExceeded(f"the picture needs too much memory ({reason})")
     if stage in _READING and _is_decoders(error):
         return BadImage(reason)
+    _log.error("unclassified, in stage %s", stage, exc_info=error)  # perhaps a bug
     return ConversionFailed(f"{type(error).__name__}: {reason}")
 
 
@@ -60,8 +77,10 @@ def is_truncation(reason: str) -> bool:
 
 
 def _is_decoders(error: Exception) -> bool:
-    # An error number comes from the system: a failing disk, too many open files.
-    return isinstance(error, _DECODERS) and getattr(error, "errno", None) is None
+    is_systems = getattr(error, "errno", None) is not None or any(
+        words in str(error).lower() for words in _SYSTEM
+    )
+    return isinstance(error, _DECODERS) and not is_systems
 
 
 def _reason(error: Exception) -> str:

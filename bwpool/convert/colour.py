@@ -20,9 +20,11 @@ STREAMED_PIXELS = 2**26
 """Pages of more pixels than this pass through in strips."""
 
 _STRIP_PIXELS = 2**21
-_MIN_ROWS, _MAX_ROWS = 16, 256
-"""Of a strip: enough for the diffusion, few enough for the processor's cache."""
+_MIN_ROWS, _MAX_ROWS = 32, 256
+"""Of a strip: no fewer than Sauvola's threshold reaches, few enough for the cache."""
 _MM_PER_INCH = 25.4
+_MAX_DPI = 65535
+"""What every format can hold."""
 _PROFILE = "icc-profile-data"
 _ORIENTATION = "orientation"
 _GRAY_SPACES = ("b-w", "grey16")
@@ -30,12 +32,13 @@ _TRANSPOSING = 5
 """The first of the orientations that exchange width and height."""
 
 
-def page(open_image: Callable[[], pyvips.Image], dpi: Dpi = None) -> Page:
-    """Make a page of what `open_image` opens, as often as it is called.
+def page(
+    image: pyvips.Image, again: Callable[[], pyvips.Image], dpi: Dpi = None
+) -> Page:
+    """Make a page of an image, which may be one that can be read only once.
 
-    `dpi` is what the reader knows better than the image.
+    `again` opens it anew. `dpi` is what the reader knows better than the image.
     """
-    image = open_image()
     dpi = dpi or _dpi(image)
     if orientation(image) >= _TRANSPOSING:
         dpi = dpi and dpi[::-1]
@@ -43,9 +46,7 @@ def page(open_image: Callable[[], pyvips.Image], dpi: Dpi = None) -> Page:
     if flat.width * flat.height <= STREAMED_PIXELS:
         gray = _assemble(flat)
         return Page(flat.width, flat.height, dpi, lambda: iter((gray,)))
-    return Page(
-        flat.width, flat.height, dpi, lambda: _gray_strips(flatten(open_image()))
-    )
+    return Page(flat.width, flat.height, dpi, lambda: _gray_strips(flatten(again())))
 
 
 def image_of(
@@ -75,7 +76,8 @@ def flatten(image: pyvips.Image) -> pyvips.Image:
 
 def usable_dpi(dpi: tuple[float, float] | None) -> Dpi:
     """Return the resolution, unless it is nonsense."""
-    return dpi if dpi and min(dpi) > 0 else None
+    known = dpi and all(1 <= dots <= _MAX_DPI for dots in dpi)
+    return dpi if known else None
 
 
 def _eight_bits(image: pyvips.Image) -> pyvips.Image:

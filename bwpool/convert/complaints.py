@@ -25,7 +25,7 @@ def take() -> tuple[str, ...]:
 
 def listen(logger: logging.Logger) -> None:
     """Take a library's logged warnings for complaints, instead of printing them."""
-    logger.addHandler(_Listener(logging.WARNING))
+    logger.handlers = [_Listener(logging.WARNING)]
     logger.propagate = False
 
 

@@ -1,43 +1,93 @@
-"""Lists the pages of a TIFF that are pages: not the small copies of a pyramid.
+"""Finds the pages of a TIFF, and lets libvips see one of them at a time.
 
-Walks the chain of directories without a library, since none tells which kind of page
-each one describes. Called while a source is inspected.
+Which pages are pages, and not the small copies of a pyramid, no library tells. And
+libvips walks the whole chain of pages each time it opens one, so that a thousand of
+them take a million steps; a page that seems to be the only one takes one. Called while
+a source is inspected.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+
+import pyvips
 
 from bwpool.convert.limits import check_pages
 from bwpool.storage import Source
 
-_TAG = 254
-_BIG_VERSION = 43
+_WIDTH, _HEIGHT, _SUBFILE_TYPE = 256, 257, 254
 _REDUCED_OR_MASK = 0b101
-
+_SHORT = 3
+_BIG_VERSION = 43
 _CLASSIC = ("H", "HHII", "I", 4)
 _BIG = ("Q", "HHQI4x", "Q", 8)
 """The forms of a directory's count, its entries (tag, type, count, value) and an
 offset, and where the first offset is."""
 
+Patch = tuple[int, bytes]
+"""An offset, and what to read there instead of what is there."""
 
-def full_pages(source: Source, max_pages: int) -> list[int]:
-    """Return the numbers of the pages to convert; the first, if none is in full.
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A page, as the TIFF describes it."""
+
+    size: tuple[int, int]
+    is_full: bool
+    """Whether it is a page of its own, in full resolution."""
+    patches: tuple[Patch, Patch]
+    """What makes it seem the only page."""
+
+
+def find_pages(source: Source, max_pages: int) -> list[Directory]:
+    """Return the pages to convert; all there are, if none is in full.
 
     Raises LimitExceeded as soon as there are too many.
     """
-    numbers: list[int] = []
-    for number, kind in enumerate(_kinds(source)):
-        if not kind & _REDUCED_OR_MASK:
-            numbers.append(number)
-        check_pages(number + 1, max_pages)
-    return numbers or [0]
+    found: list[Directory] = []
+    for directory in _walk(source):
+        found.append(directory)
+        check_pages(len(found), max_pages)
+    return [directory for directory in found if directory.is_full] or found
 
 
-def _kinds(source: Source) -> Iterator[int]:
-    """Yield each directory's NewSubfileType; end where the chain ends or is broken."""
+def only(source: Source, directory: Directory) -> pyvips.Source:
+    """Return a stream of the TIFF in which `directory` is the only one."""
+    position = 0
+
+    def read(size: int) -> bytes:
+        nonlocal position
+        data = _patched(source.read(size, position), position, directory.patches)
+        position += len(data)
+        return data
+
+    def seek(offset: int, whence: int) -> int:
+        nonlocal position
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: position, io.SEEK_END: source.size}
+        position = origin[whence] + offset
+        return position
+
+    stream = pyvips.SourceCustom()
+    stream.on_read(read)
+    stream.on_seek(seek)
+    return stream
+
+
+def _patched(data: bytes, start: int, patches: tuple[Patch, ...]) -> bytes:
+    for at, patch in patches:
+        first, end = at - start, at - start + len(patch)
+        if first < len(data) and end > 0:
+            inside = patch[max(-first, 0) : len(data) - first]
+            data = data[: max(first, 0)] + inside + data[max(end, 0) :]
+    return data
+
+
+def _walk(source: Source) -> Iterator[Directory]:
+    """Yield each directory; end where the chain ends or is broken."""
     order = "<" if source.read(2) == b"II" else ">"
 
     def unpack(form: str, at: int) -> int:
@@ -53,12 +103,23 @@ def _kinds(source: Source) -> Iterator[int]:
         at = unpack(offset_form, start)
         while at and at not in seen:
             seen.add(at)
-            count = unpack(count_form, at)
-            at += struct.calcsize(order + count_form)
-            entries = source.read(count * struct.calcsize(order + entry_form), at)
-            yield _kind(struct.iter_unpack(order + entry_form, entries))
-            at = unpack(offset_form, at + len(entries))
+            entries_at = at + struct.calcsize(order + count_form)
+            entry_size = struct.calcsize(order + entry_form)
+            entries = source.read(unpack(count_form, at) * entry_size, entries_at)
+            link_at = entries_at + len(entries)
+            tags = dict(_tags(struct.iter_unpack(order + entry_form, entries), order))
+            yield Directory(
+                size=(tags.get(_WIDTH, 0), tags.get(_HEIGHT, 0)),
+                is_full=not tags.get(_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK,
+                patches=(
+                    (start, struct.pack(order + offset_form, at)),
+                    (link_at, bytes(struct.calcsize(order + offset_form))),
+                ),
+            )
+            at = unpack(offset_form, link_at)
 
 
-def _kind(entries: Iterator[tuple[int, ...]]) -> int:
-    return next((value for tag, _, _, value in entries if tag == _TAG), 0)
+def _tags(entries: Iterator[tuple[int, ...]], order: str) -> Iterator[tuple[int, int]]:
+    for tag, kind, _, value in entries:
+        is_high = kind == _SHORT and order == ">"  # it fills its field from the left
+        yield tag, value >> 16 if is_high else value

@@ -9,19 +9,34 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import simplejpeg
 from PIL import Image
+from PIL.ExifTags import Base
 
 from bwpool.convert import png, tiff
-from bwpool.convert.plan import Chunk, Page, Plan, Rows
+from bwpool.convert.plan import Chunk, Page, Picture, Plan, Rows
 from bwpool.errors import InvalidJob
 from bwpool.storage import Pending, Place
 
 _MAX_SIDE = {"jpg": 65500, "webp": 16383}
 """What a picture of these formats can measure."""
+
+
+def check_fits(picture: Picture, target: str) -> None:
+    """Raise InvalidJob unless the format `target` can hold the picture."""
+    pages = len(picture.sizes)
+    if target != "tiff" and pages > 1:
+        raise InvalidJob(
+            f"the source has {pages} pages, {target} holds one: ask for tiff"
+        )
+    side = max(max(size) for size in picture.sizes)
+    if side > _MAX_SIDE.get(target, side):
+        raise InvalidJob(
+            f"the source is {side} pixels long, {target} holds {_MAX_SIDE[target]}: "
+            "ask for png or tiff"
+        )
 
 
 def encode(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
@@ -32,7 +47,7 @@ def encode(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
 def write(plan: Plan, chunks: Iterator[Chunk]) -> Pending:
     """Write an encoded output to its temporary file."""
     first = next(chunks)  # what can't be decoded leaves no trace
-    place = Place(Path(plan.settings.out), plan.name, sync=plan.settings.sync)
+    place = Place(plan.settings.out, plan.name, sync=plan.settings.sync)
     try:
         for chunk in chain((first,), chunks):
             place.write(chunk.data, chunk.at)
@@ -42,41 +57,43 @@ def write(plan: Plan, chunks: Iterator[Chunk]) -> Pending:
     return place.finish()
 
 
+_INCH = 2
+"""As EXIF counts units."""
+
+_DENSITY_AT = 13
+"""Where JFIF's unit and densities are, in a file that starts with a JFIF header."""
+
+
 def _jpeg(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
     page = next(pages)
-    _check_side(page, plan.format)
     data = simplejpeg.encode_jpeg(_whole(page)[..., None], plan.quality, "GRAY", "Gray")
     yield Chunk(data)
     if page.dpi:
         yield Chunk(_density(page.dpi), _DENSITY_AT)
 
 
-_DENSITY_AT = 13
-"""Where JFIF's unit and densities are, in a file that starts with a JFIF header."""
-
-
 def _density(dpi: tuple[float, float]) -> bytes:
-    return bytes([1]) + b"".join(min(round(d), 65535).to_bytes(2) for d in dpi)
+    return bytes([1]) + b"".join(round(dots).to_bytes(2) for dots in dpi)
 
 
 def _webp(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
     page = next(pages)
-    _check_side(page, plan.format)
     image = Image.fromarray(_whole(page))
     buffer = io.BytesIO()
+    exif = _resolution(page.dpi) if page.dpi else b""
     if plan.is_bilevel:
-        image.save(buffer, "WEBP", lossless=True, method=0, quality=0)
+        image.save(buffer, "WEBP", exif=exif, lossless=True, method=0, quality=0)
     else:
-        image.save(buffer, "WEBP", quality=plan.quality, method=2)
+        image.save(buffer, "WEBP", exif=exif, quality=plan.quality, method=2)
     yield Chunk(buffer.getvalue())
 
 
-def _check_side(page: Page, target: str) -> None:
-    if max(page.width, page.height) > _MAX_SIDE[target]:
-        raise InvalidJob(
-            f"{page.width} by {page.height} pixels don't fit into {target}, which "
-            f"holds {_MAX_SIDE[target]} a side: ask for png or tiff"
-        )
+def _resolution(dpi: tuple[float, float]) -> bytes:
+    """Say the resolution in EXIF, since WebP itself has no place for it."""
+    exif = Image.Exif()
+    exif[Base.XResolution], exif[Base.YResolution] = dpi
+    exif[Base.ResolutionUnit] = _INCH
+    return exif.tobytes()
 
 
 def _whole(page: Page) -> Rows:

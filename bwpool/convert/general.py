@@ -17,13 +17,14 @@ from PIL import Image
 
 from bwpool.convert import complaints
 from bwpool.convert.colour import image_of, orientation, page
-from bwpool.convert.directories import full_pages
+from bwpool.convert.directories import Directory, find_pages, only
 from bwpool.convert.plan import BUFFERED_BYTES, Page, Picture
 from bwpool.convert.sniff import OTHER
 from bwpool.errors import BadImage
 from bwpool.settings import ConvertSettings
 from bwpool.storage import Source
 
+_OPTIONS = {"access": "sequential", "fail_on": "error"}
 _STREAMING_LOADERS = ("tiffload", "pngload", "jpegload")
 
 
@@ -33,27 +34,31 @@ def prepare() -> None:
     pyvips.cache_set_max(0)
     pyvips.block_untrusted_set(True)  # noqa: FBT003 - the binding's own
     Image.MAX_IMAGE_PIXELS = None  # `limits` has its own, told from the header
-    warm = np.zeros((8, 8, 3), np.uint8)
-    page(lambda: image_of(warm, "srgb"))
+    warm = image_of(np.zeros((8, 8, 3), np.uint8), "srgb")
+    page(warm, lambda: warm)
 
 
 def inspect(source: Source, content: str, settings: ConvertSettings) -> Picture:
     """Look at the header of whatever libvips can read."""
     data = source.read(source.size) if source.size <= BUFFERED_BYTES else None
     load = partial(_load, source, data)
+    if content == "jpg":  # its errors are warnings, for libjpeg
+        load = partial(load, fail_on="warning")
     first = _open(load, content)
     loader = first.get("vips-loader").removesuffix("_buffer").removesuffix("_source")
-    if loader == "tiffload":
-        numbers = full_pages(source, settings.max_pages)
-        loads = [partial(load, page=number) for number in numbers]
-        sizes = tuple(_size(load()) for load in loads)
-    else:  # what other formats call pages are the frames of an animation
-        loads, sizes = [load], (_size(first),)
+    loads, sizes = [load], [(first.width, first.height)]
+    # What other formats call pages are the frames of an animation.
+    if loader == "tiffload" and first.get_n_pages() > 1:
+        pages = find_pages(source, settings.max_pages)
+        if not pages:
+            raise BadImage("the tiff's pages can't be found")
+        loads = [partial(_load_page, source, page) for page in pages]
+        sizes = [page.size for page in pages]
     return Picture(
         content=content,
-        sizes=sizes,
+        sizes=tuple(sizes),
         decode=lambda: map(_page, loads),
-        is_whole=loader not in _STREAMING_LOADERS,
+        is_whole=loader not in _STREAMING_LOADERS or _is_interlaced(first),
     )
 
 
@@ -67,18 +72,28 @@ def _open(load: Callable[[], pyvips.Image], content: str) -> pyvips.Image:
 
 
 def _load(source: Source, data: bytes | None, **options: Any) -> pyvips.Image:
-    options = {"access": "sequential", "fail_on": "error", **options}
+    options = {**_OPTIONS, **options}
     if data is not None:
         return pyvips.Image.new_from_buffer(data, "", **options)
     stream = pyvips.Source.new_from_descriptor(source.descriptor)
     return pyvips.Image.new_from_source(stream, "", **options)
 
 
-def _size(image: pyvips.Image) -> tuple[int, int]:
-    return image.width, image.height
+def _load_page(source: Source, page: Directory, **options: Any) -> pyvips.Image:
+    stream = only(source, page)
+    image = pyvips.Image.new_from_source(stream, "", **{**_OPTIONS, **options})
+    if (image.width, image.height) != page.size:  # it was judged by its tags
+        raise BadImage("the tiff has a page of two different sizes")
+    return image
+
+
+def _is_interlaced(image: pyvips.Image) -> bool:
+    return bool(image.get_typeof("interlaced") and image.get("interlaced"))
 
 
 def _page(load: Callable[..., pyvips.Image]) -> Page:
-    if orientation(load()) != 1:
-        load = partial(load, access="random")  # rows are wanted in another order
-    return page(load)
+    image = load()
+    if orientation(image) != 1:  # rows are wanted in another order
+        load = partial(load, access="random")
+        image = load()
+    return page(image, load)

@@ -7,13 +7,13 @@ from its header alone; the limits are checked against that.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from bwpool.convert import general, jpeg, pillow
+from bwpool.convert.encode import check_fits
 from bwpool.convert.limits import check_bytes, check_picture
 from bwpool.convert.plan import Page, Picture, Plan
 from bwpool.convert.sniff import HEAD_BYTES, sniff
-from bwpool.errors import BadImage, InvalidJob, SourceRefused
+from bwpool.errors import BadImage, SourceRefused
 from bwpool.job import Job
 from bwpool.settings import ConvertSettings
 from bwpool.storage import CONTENT_FORMATS, Source, format_of_name, output_name
@@ -37,12 +37,8 @@ def plan(job: Job, settings: ConvertSettings, source: Source) -> Plan:
     check_picture(picture, settings)
     asked = job.format or settings.format
     target = _output_format(asked, source, picture)
-    if target != "tiff" and len(picture.sizes) > 1:
-        raise InvalidJob(
-            f"the source has {len(picture.sizes)} pages, {target} holds one: "
-            "ask for tiff"
-        )
-    name = output_name(job.id, source.path.name, asked)
+    check_fits(picture, target)
+    name = output_name(job.id, source.name, asked)
     _check_target(source, settings, name)
     return Plan(
         settings=settings,
@@ -63,12 +59,12 @@ def decode(_: Plan, picture: Picture) -> Iterator[Page]:
 def _output_format(asked: str, source: Source, picture: Picture) -> str:
     if asked != "same":
         return asked
-    by_name = format_of_name(source.path.name)
+    by_name = format_of_name(source.name)
     by_content = picture.content if picture.content in CONTENT_FORMATS else "png"
     return by_name or by_content
 
 
 def _check_target(source: Source, settings: ConvertSettings, name: str) -> None:
-    target = Path(settings.out) / name
+    target = f"{settings.out}/{name}"
     if source.is_file(target):
         raise SourceRefused(f"the output {target} would replace its own source")

@@ -3,15 +3,17 @@
 A JPEG stores luma as a component of its own: taking it as it is skips chroma, colour
 conversion and the way back to gray. simplejpeg is used since it reports damage that
 libjpeg itself only warns of, and Pillow and libvips let pass as gray filler. What is
-left to the general reader: JPEGs of more than eight bits, and those too large for
-memory.
+left to the general reader: JPEGs of more than eight bits, of chroma subsampled in ways
+that simplejpeg doesn't know, and those too large for memory.
 """
 
 from __future__ import annotations
 
 import io
 import re
+import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pyvips
@@ -25,7 +27,7 @@ from bwpool.convert.plan import Page, Picture, Rows
 from bwpool.settings import ConvertSettings
 from bwpool.storage import Source
 
-ORIENTATION = 0x0112
+_ORIENTATION = 0x0112
 """The EXIF tag."""
 
 _MAX_BYTES = 2**29
@@ -37,6 +39,9 @@ _HARMLESS = (
     "Invalid SOS parameters",
 )
 """Warnings of libjpeg after which all the pixels are still right."""
+
+_UNKNOWN_SUBSAMPLING = "subsampling level"
+"""In what simplejpeg says of a JPEG whose chroma is subsampled as it doesn't know."""
 
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x(\w\w)")
 _HEADER_MARKER = re.compile(r"e.|fe|db|c[0-2]")
@@ -55,36 +60,49 @@ _TURNS: dict[int, Callable[[Rows], Rows]] = {
 
 def inspect(source: Source, content: str, settings: ConvertSettings) -> Picture:
     """Look at a JPEG's header."""
+    otherwise = partial(general.inspect, source, content, settings)
     if source.size > _MAX_BYTES:
-        return general.inspect(source, content, settings)
+        return otherwise()
     data = source.read(source.size)
     try:
         header = JpegImageFile(io.BytesIO(data))
     except SyntaxError:  # not eight bits, or damaged: the general reader will tell
-        return general.inspect(source, content, settings)
+        return otherwise()
     width, height = header.size
     is_progressive = "progressive" in header.info
     if width * height > MAX_WHOLE_PIXELS and not is_progressive:
-        return general.inspect(source, content, settings)
+        return otherwise()
     return Picture(
         content=content,
         sizes=(header.size,),
-        decode=lambda: _decode(header, data),
+        decode=lambda: _decode(header, data, otherwise),
         is_whole=is_progressive,
     )
 
 
-def _decode(header: JpegImageFile, data: bytes) -> Iterator[Page]:
+def _decode(
+    header: JpegImageFile, data: bytes, otherwise: Callable[[], Picture]
+) -> Iterator[Page]:
+    try:
+        page = _page(header, data)
+    except ValueError as error:
+        if _UNKNOWN_SUBSAMPLING not in str(error):
+            raise
+        yield from otherwise().decode()
+    else:
+        yield page
+
+
+def _page(header: JpegImageFile, data: bytes) -> Page:
     dpi = colour.usable_dpi(header.info.get("dpi"))
     if header.layers != 4 and is_plain(header.info.get("icc_profile")):
         gray = _upright(_samples(data, "GRAY")[..., 0], _orientation(header))
         height, width = gray.shape
         if gray.shape != header.size[::-1]:
             dpi = dpi and dpi[::-1]
-        yield Page(width, height, dpi, lambda: iter((gray,)))
-    else:
-        image = _coloured(header, data)
-        yield colour.page(lambda: image, dpi)
+        return Page(width, height, dpi, lambda: iter((gray,)))
+    image = _coloured(header, data)
+    return colour.page(image, lambda: image, dpi)
 
 
 def _coloured(header: JpegImageFile, data: bytes) -> pyvips.Image:
@@ -109,8 +127,18 @@ def _samples(data: bytes, space: str) -> Rows:
         if not _is_harmless(str(error), data):
             raise
         complaints.hear(str(error))
+        _check_complete(data)
         samples = simplejpeg.decode_jpeg(data, space, strict=False)
     return samples
+
+
+def _check_complete(data: bytes) -> None:
+    """Have libvips look whether the file ends too early.
+
+    simplejpeg tells the first warning only, and a harmless one may come before that.
+    """
+    options = {"access": "sequential", "fail_on": "truncated"}
+    pyvips.Image.new_from_buffer(data, "", **options).avg()
 
 
 def _is_harmless(warning: str, data: bytes) -> bool:
@@ -127,7 +155,14 @@ def _is_harmless(warning: str, data: bytes) -> bool:
 
 
 def _orientation(header: JpegImageFile) -> int:
-    return header.getexif().get(ORIENTATION, 1) if "exif" in header.info else 1
+    if "exif" not in header.info:
+        return 1
+    try:
+        orientation = header.getexif().get(_ORIENTATION)
+    except (SyntaxError, ValueError, TypeError, KeyError, struct.error):
+        complaints.hear("the EXIF data can't be read")
+        return 1
+    return orientation if orientation in _TURNS else 1
 
 
 def _upright(gray: Rows, orientation: int) -> Rows:

@@ -50,9 +50,8 @@ def _page(image: Image.Image) -> Page:
         image = image.convert(_simpler_mode(image))
     samples = np.asarray(image)
     samples = samples.reshape(image.height, image.width, -1)
-    return colour.page(
-        lambda: colour.image_of(samples, _SPACES[image.mode], profile), dpi
-    )
+    whole = colour.image_of(samples, _SPACES[image.mode], profile)
+    return colour.page(whole, lambda: whole, dpi)
 
 
 def _simpler_mode(image: Image.Image) -> str:

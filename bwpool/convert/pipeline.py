@@ -55,8 +55,11 @@ def convert(
         with open_source(parse_uri(job.image), settings.source_root) as source:
             try:
                 return _convert(job, settings, source, stages)
-            except Exception as error:
-                raise _explain(error, stages.current, source) from error
+            except Exception as error:  # noqa: BLE001 - the boundary to all libraries
+                # Without names for them, the errors don't keep the picture in memory.
+                raise _explain(error, stages.current, source) from (
+                    error.__cause__ if isinstance(error, JobError) else error
+                )
     except JobError as error:
         error.stage = error.stage or stages.current
         raise
@@ -78,7 +81,7 @@ def _convert(
         raise ConversionFailed("the source changed while it was read")
     return (
         Converted(
-            output=str(pending.path),
+            output=pending.path,
             bytes_in=source.size,
             bytes_out=pending.size,
             pixels=plan.picture.pixels,

@@ -5,10 +5,10 @@ Used inside `convert` only; knows nothing of any picture library.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +17,14 @@ from bwpool.settings import ConvertSettings
 from bwpool.storage import Source
 
 Rows = NDArray[np.uint8]
-"""Rows of pixels: one byte each, or packed, eight to a byte with the leftmost on top,
-a set bit being white."""
+"""Rows of pixels, contiguous and writable: one byte each, or packed, eight to a byte
+with the leftmost on top, a set bit being white."""
 
 Unit = Literal["bit", "byte"]
 """What a pixel takes in a row."""
 
 Dpi = tuple[float, float] | None
 """Dots per inch across and down; None where the source doesn't say."""
-
-T = TypeVar("T")
 
 BUFFERED_BYTES = 32 * 1024 * 1024
 """Sources up to this size are read in one go, larger ones through their descriptor."""
@@ -43,6 +41,10 @@ class Page:
     """Reads the page from top to bottom, an ordinary one in one piece, a huge one in
     strips. Can be called again until somebody writes to a strip, as its last reader
     may."""
+
+    def with_strips(self, strips: Callable[[], Iterator[Rows]]) -> Page:
+        """Return the page with other rows."""
+        return Page(self.width, self.height, self.dpi, strips)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,25 +129,18 @@ class Stages:
         """Take a step; what it hands out lazily is charged to it as well."""
         self.enter(name)
         result = step(plan, value)
-        return self._items(name, result) if isinstance(result, Iterator) else result
+        return self._over(name, result) if isinstance(result, Iterator) else result
 
-    def _items(self, name: str, items: Iterator[Any]) -> Iterator[Any]:
-        for item in self._over(name, items):
-            yield self._page(name, item) if isinstance(item, Page) else item
-
-    def _page(self, name: str, page: Page) -> Page:
-        return replace(page, strips=lambda: self._over(name, page.strips()))
-
-    def _over(self, name: str, items: Iterable[T]) -> Iterator[T]:
-        iterator = iter(items)
+    def _over(self, name: str, items: Iterator[Any]) -> Iterator[Any]:
         while True:
             outer = self.current
             self.enter(name)
-            try:
-                item = next(iterator)
-            except StopIteration:
-                self.enter(outer)
-                return
+            item = next(items, None)
             # Not after an error: the stage that failed is the one to name.
             self.enter(outer)
-            yield item
+            if item is None:
+                return
+            yield self._page(name, item) if isinstance(item, Page) else item
+
+    def _page(self, name: str, page: Page) -> Page:
+        return page.with_strips(lambda: self._over(name, page.strips()))

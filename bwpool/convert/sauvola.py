@@ -38,8 +38,14 @@ def sauvola(strips: Iterator[Rows]) -> Iterator[Rows]:
         engine = Binarization(Binarization.Algorithms.SAUVOLA)
         engine.initialize(rows)
         result = np.empty_like(rows)
-        engine.to_binary(result, {"window": WINDOW, "k": K})
+        engine.to_binary(result, {"window": _window(rows), "k": K})
         yield result[start:stop]
+
+
+def _window(rows: Rows) -> int:
+    # doxapy 0.9.2, the last for Python 3.11, writes beyond its memory where a window
+    # reaches from one edge of the picture past the other.
+    return min(WINDOW, 2 * int(min(rows.shape)) - 1)
 
 
 def _in_context(strips: Iterator[Rows]) -> Iterator[tuple[Rows, int, int]]:

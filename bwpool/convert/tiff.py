@@ -29,9 +29,10 @@ Entry = tuple[int, int, tuple[int, ...]]
 
 def encode(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
     """Encode the pages, each followed by its directory, linked as they come."""
-    yield Chunk(_HEADER + bytes(4))
     size, link_at = len(_HEADER) + 4, _FIRST_DIRECTORY_AT
-    for page in pages:
+    for number, page in enumerate(pages):
+        if number == 0:
+            yield Chunk(_HEADER + bytes(4))
         offsets: list[int] = []
         lengths: list[int] = []
         rows = 0

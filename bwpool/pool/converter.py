@@ -23,11 +23,13 @@ from typing import Protocol
 from bwpool.errors import ConversionFailed, JobError, LimitExceeded
 from bwpool.job import Converted, Job
 from bwpool.pool.page import Page
+from bwpool.pool.wear import Wear
 from bwpool.pool.wire import (
     Answer,
     Message,
     Order,
     Ready,
+    Tired,
     Unstarted,
     decode_order,
     encode_message,
@@ -92,6 +94,7 @@ def serve(load: Load, settings: ConvertSettings) -> None:
     answers = _Answers(_channel)
     commits = _Commits(answers, is_durable=settings.sync)
     answers.send(Ready())
+    wear = Wear(settings)
     for order in _orders(_channel):
         _trim(stderr)
         page.begin(order.tag)
@@ -100,6 +103,8 @@ def serve(load: Load, settings: ConvertSettings) -> None:
         else:
             _convert(order, work, page, commits)
         page.end()
+        if wear.is_due():
+            answers.send(Tired())
     commits.close()
     _exit_if_orphaned()
 

@@ -12,6 +12,8 @@ import struct
 import time
 from dataclasses import dataclass
 
+from bwpool.pool.wear import peak_memory
+
 _DOING = struct.Struct("<dQ24s")  # started, peak memory, stage
 _TAG = struct.Struct("<Q")
 _DOING_AT, _TAG_AT, _REVOKED_AT = 0, 40, 48
@@ -43,13 +45,13 @@ class Page:
         """Say that the order `tag` is under way."""
         # The tag is written last: whoever sees it sees its own starting time.
         self._started = time.monotonic()
-        _DOING.pack_into(self._map, _DOING_AT, self._started, _peak_memory(), b"")
+        _DOING.pack_into(self._map, _DOING_AT, self._started, peak_memory(), b"")
         _TAG.pack_into(self._map, _TAG_AT, tag)
 
     def enter(self, stage: str) -> None:
         """Say which stage the order under way has reached."""
         name = stage.encode()
-        _DOING.pack_into(self._map, _DOING_AT, self._started, _peak_memory(), name)
+        _DOING.pack_into(self._map, _DOING_AT, self._started, peak_memory(), name)
 
     def end(self) -> None:
         """Say that no order is under way."""
@@ -78,9 +80,3 @@ class Page:
     def close(self) -> None:
         """Let go of the shared memory."""
         self._map.close()
-
-
-def _peak_memory() -> int:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

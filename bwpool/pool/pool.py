@@ -26,7 +26,7 @@ from bwpool.errors import (
 from bwpool.job import Converted, Job
 from bwpool.pool.converter import Load, load_conversion
 from bwpool.pool.slot import Death, Slot
-from bwpool.pool.wire import Answer, Message, Order, Ready, Unstarted
+from bwpool.pool.wire import Answer, Message, Order, Ready, Tired, Unstarted
 from bwpool.settings import ConvertSettings
 
 LOOK_AHEAD = 0.05
@@ -45,6 +45,9 @@ IMPATIENCE = 0.2
 SILENCE_FACTOR = 3
 """A slot with orders that has said nothing for so many timeouts is killed, whatever
 its status page says: a broken converter may have broken its page as well."""
+
+END_WITHIN = 5.0
+"""Seconds that a converter may take to end by itself."""
 
 MAX_RERUNS = 3
 """How often a job is run again, uncharged, because its converter died under another
@@ -113,6 +116,8 @@ class Pool:
         self._tags = itertools.count(1)
         self._mean_elapsed = LOOK_AHEAD
         self._overdue: set[Slot] = set()
+        self._tired: deque[Slot] = deque()
+        """Converters to be replaced, one at a time, so that the others go on."""
         self._failed_starts = 0
         self._is_closing = False
         self._is_arranging = False
@@ -124,7 +129,7 @@ class Pool:
         self.on_room: Callable[[], None] = lambda: None
         """Called when there may be room for more jobs."""
         self.on_death: Callable[[str, Death], None] = lambda _cause, _death: None
-        """Called with `crash`, `timeout` or `stop` when a converter is gone."""
+        """Called when a converter is gone: `crash`, `timeout`, `recycle` or `stop`."""
 
     def __repr__(self) -> str:
         ready = sum(slot.is_ready for slot in self._slots)
@@ -154,7 +159,7 @@ class Pool:
         Many short jobs are asked for together, when half of the places are free or a
         slot is idle, since each asking costs more than a job.
         """
-        ready = [len(slot.orders) for slot in self._slots if slot.is_ready]
+        ready = [len(slot.orders) for slot in self._slots if slot.takes_orders]
         places = len(ready) * self._depth
         room = places - len(self._ordered) - len(self._waiting)
         if 2 * room >= places or (0 in ready and not self._waiting):
@@ -164,7 +169,7 @@ class Pool:
     @property
     def ready_slots(self) -> int:
         """How many converters wait for orders or work on one."""
-        return sum(slot.is_ready for slot in self._slots)
+        return sum(slot.takes_orders for slot in self._slots)
 
     @property
     def is_idle(self) -> bool:
@@ -244,14 +249,28 @@ class Pool:
                 if slot.orders.pop(tag, None) is not None:
                     report = Report(outcome, elapsed, slot.pid)
                     _resolve(self._ordered.pop(tag), report)
+                if slot.is_retiring:
+                    slot.retire()
             case Unstarted():
                 pass  # it was taken back already
             case Ready():
                 slot.is_ready = True
                 self._failed_starts = 0
-                if self.ready_slots == self._procs:
+                if self.ready_slots >= self._procs:
                     self._ready.set()
+                    self._retire_one()
+            case Tired():
+                self._tired.append(slot)
+                self._background.start(self._fill_up())
         self._arrange()
+
+    def _retire_one(self) -> None:
+        """Let a tired converter go once its successor is ready."""
+        if self._tired and self.ready_slots > self._procs:
+            slot = self._tired.popleft()
+            self._take_back(slot)
+            slot.retire()
+            self._background.start(self._fill_up())
 
     def _take_back(self, slot: Slot) -> None:
         """Let what `slot` has not begun wait again, ahead of all others."""
@@ -265,6 +284,8 @@ class Pool:
         the disk: then no job is to blame.
         """
         self._slots.discard(slot)
+        with contextlib.suppress(ValueError):
+            self._tired.remove(slot)
         cause = self._cause(slot)
         self.on_death(cause, death)
         for tag in reversed(slot.orders):
@@ -287,7 +308,9 @@ class Pool:
         if slot in self._overdue:
             self._overdue.discard(slot)
             return "timeout"
-        return "stop" if slot.is_stopping else "crash"
+        if not slot.is_stopping:
+            return "crash"
+        return "recycle" if slot.is_retiring else "stop"
 
     async def _replace(self, death: Death) -> None:
         """Start a new converter, more slowly if the last ones were never ready."""
@@ -300,7 +323,13 @@ class Pool:
             return
         # A converter that can't start would otherwise be started in a hot loop.
         await asyncio.sleep(0.5 * self._failed_starts)
-        if not self._is_closing:
+        await self._fill_up()
+
+    async def _fill_up(self) -> None:
+        """Start a converter where one is missing, or one is to take over."""
+        staying = sum(not slot.is_retiring for slot in self._slots)
+        wanted = self._procs + (1 if self._tired else 0)
+        if staying < wanted and not self._is_closing:
             await self._add_slot()
 
     async def _add_slot(self) -> None:
@@ -314,7 +343,9 @@ class Pool:
             await asyncio.sleep(CHECK_EVERY)
             now = time.monotonic()
             for slot in self._slots:
-                if slot.takes_orders and slot.orders:
+                if slot.is_stopping:
+                    self._hurry(slot, now)
+                elif slot.is_ready and slot.orders:
                     self._check(slot, now)
             self._arrange()
 
@@ -322,12 +353,19 @@ class Pool:
         """Kill what is overdue, and let nothing wait behind what takes long."""
         doing = slot.doing()
         busy = now - doing.started if doing.tag in slot.orders else 0.0
+        if busy > IMPATIENCE:
+            slot.note_memory()
         if busy > self._timeout or now - slot.heard > SILENCE_FACTOR * self._timeout:
             self._overdue.add(slot)
             slot.kill()
         elif busy > IMPATIENCE and len(slot.orders) > 1:
             slot.is_slow = True
             self._take_back(slot)
+
+    def _hurry(self, slot: Slot, now: float) -> None:
+        """Kill a converter that was let go and does not."""
+        if now - slot.heard > END_WITHIN:
+            slot.kill()
 
     async def _wait_for_deaths(self, timeout: float) -> None:
         if self._slots:

@@ -16,12 +16,13 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from typing import BinaryIO, cast
 
 from bwpool.pool.converter import Load, enlist, serve
 from bwpool.pool.page import PAGE_BYTES, Doing, Page
+from bwpool.pool.wear import peak_memory_of
 from bwpool.pool.wire import Message, Order, decode_message, encode_order
 from bwpool.settings import ConvertSettings
 
@@ -54,6 +55,8 @@ class Death:
         if self.signal is not None:
             how = signal.strsignal(self.signal) or f"signal {self.signal}"
             how = f"signal {self.signal} ({how})"
+            if self.signal == signal.SIGKILL:
+                how += ", not by us: perhaps the machine is out of memory,"
         where = f" in stage {self.doing.stage}" if self.doing.stage else ""
         return f"converter {self.pid} died by {how}{where}"
 
@@ -89,6 +92,11 @@ class Slot:
         """What it was given and has not answered, oldest first."""
         self.is_ready = False
         self.is_stopping = False
+        self.is_retiring = False
+        """Whether it ends once it has answered everything; its successor is there."""
+        self._peak = 0
+        self._transport: asyncio.WriteTransport | None = None
+        """The way to the converter; None until it is connected."""
         self.is_slow = False
         """Whether the order under way takes so long that none should wait behind it."""
         self.heard = time.monotonic()
@@ -111,10 +119,12 @@ class Slot:
         theirs.close()
         self._process = _only_process(self._executor)
         self.pid = self._process.pid or 0
+        serving.add_done_callback(lambda done: _call_in(loop, self._served, done))
         self._transport, _ = await loop.create_unix_connection(
             lambda: _Channel(self._hear), sock=ours
         )
-        serving.add_done_callback(lambda done: _call_in(loop, self._served, done))
+        if self.is_stopping:
+            self._transport.close()
 
     @property
     def process(self) -> BaseProcess:
@@ -124,7 +134,7 @@ class Slot:
     @property
     def takes_orders(self) -> bool:
         """Whether it is ready and nobody has told it to end."""
-        return self.is_ready and not self.is_stopping
+        return self.is_ready and not self.is_stopping and not self.is_retiring
 
     def room(self, depth: int) -> int:
         """How many more orders it takes where a slot may hold `depth`."""
@@ -138,6 +148,7 @@ class Slot:
             self.heard = time.monotonic()
         for order in orders:
             self.orders[order.tag] = order
+        assert self._transport is not None
         self._transport.write(b"".join(map(encode_order, orders)))
 
     def doing(self) -> Doing:
@@ -156,15 +167,28 @@ class Slot:
         revoked = [tag for tag in reversed(self.orders) if tag > doing]
         return [self.orders.pop(tag) for tag in revoked]
 
-    def close(self) -> None:
+    def retire(self) -> None:
         """Let the converter end by itself once it has answered everything."""
+        self.is_retiring = True
+        if not self.orders and not self.is_stopping:
+            self.close()
+
+    def close(self) -> None:
+        """Let the converter end by itself; answers on their way are lost."""
         self.is_stopping = True
-        self._transport.close()
+        self.heard = time.monotonic()
+        if self._transport is not None:
+            self._transport.close()
 
     def kill(self) -> None:
         """End the converter now; `on_death` follows when it is verified."""
         self.is_stopping = True
+        self.note_memory()
         self._process.kill()
+
+    def note_memory(self) -> None:
+        """Learn how much memory the converter takes, while there is one to ask."""
+        self._peak = max(self._peak, peak_memory_of(self.pid))
 
     def _hear(self, message: Message) -> None:
         self.heard = time.monotonic()
@@ -174,16 +198,18 @@ class Slot:
     def _served(self, serving: Future[None]) -> None:
         """The serving loop is over: it returned, raised, or its process died."""
         self.is_ready = False
-        self._transport.close()
+        if self._transport is not None:
+            self._transport.close()
         failure = serving.exception()
         if isinstance(failure, BrokenExecutor):
             # The executor has seen it die, so its exit code takes no time.
             self._process.join(timeout=1.0)
         elif failure is not None:
             self._stderr.write(f"{type(failure).__name__}: {failure}\n".encode())
-        death = Death(
-            self.pid, self._process.exitcode, self._page.read(), self._tail_of_stderr()
-        )
+        doing = self._page.read()
+        if self._peak > doing.max_rss_bytes:
+            doing = replace(doing, max_rss_bytes=self._peak)
+        death = Death(self.pid, self._process.exitcode, doing, self._tail_of_stderr())
         # Nothing is left for it to do, and a process that can't end would block ours.
         self._process.kill()
         # The executor's thread has to be gone before the interpreter ends: it races

@@ -44,7 +44,12 @@ class Unstarted:
     tag: int
 
 
-Message = Ready | Answer | Unstarted
+@dataclass(slots=True)
+class Tired:
+    """The converter works on, but should be replaced: it has done or grown enough."""
+
+
+Message = Ready | Answer | Unstarted | Tired
 
 
 def encode_order(order: Order) -> bytes:
@@ -82,6 +87,8 @@ def encode_message(message: Message) -> bytes:
             fields = ("unstarted", tag)
         case Ready():
             fields = ("ready",)
+        case Tired():
+            fields = ("tired",)
     return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
 
 
@@ -98,5 +105,7 @@ def decode_message(line: bytes) -> Message:
             return Unstarted(tag)
         case ["ready"]:
             return Ready()
+        case ["tired"]:
+            return Tired()
         case other:
             raise ValueError(f"a converter said {other!r:.100}")

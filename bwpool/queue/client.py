@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import re
 import ssl
 from collections.abc import Callable
@@ -16,12 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import nats.errors
+import structlog
 from nats.aio.client import Client, RawCredentials
 
 from bwpool.errors import ConfigError, QueueError
 from bwpool.queue.contexts import Credentials, Endpoint, Tls
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 OPEN_TIMEOUT = 3.0
 """Seconds that a first connect may take, all servers together."""
@@ -127,7 +127,7 @@ async def connect(endpoint: Endpoint, name: str, listener: Listener) -> MendedCl
         else:
             failures.append(error)
             del failures[:-16]
-            log.debug("queue.error", extra={"reason": text})
+            log.debug("queue.error", reason=text)
 
     async def on_disconnect() -> None:
         listener.lost()

@@ -8,7 +8,6 @@ streams or jobs.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any, Self
 
 import nats.errors
 import orjson
+import structlog
 from nats.aio.msg import Msg
 
 from bwpool.errors import ConfigError, QueueError
@@ -30,10 +30,13 @@ from bwpool.queue.client import (
 )
 from bwpool.queue.contexts import Endpoint
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 REBUILD_DELAYS = (0.5, 15.0)
 """Seconds before the first rebuild and at most, doubling in between."""
+
+CHECK_WITHIN = 3.0
+"""Seconds for a sign of life on a connection that is suspected to be dead."""
 
 
 class RequestTimeout(QueueError):
@@ -166,6 +169,16 @@ class Connection:
         except (nats.errors.Error, OSError) as error:
             raise QueueError(f"{self.endpoint} is not there: {said(error)}") from error
 
+    async def check(self) -> None:
+        """Give up a connection on which nothing comes back, so that another is made."""
+        client = self.client
+        try:
+            await self.flush(CHECK_WITHIN)
+        except QueueError:
+            if client.is_connected:
+                log.warning("queue.connection_dead", server=str(self.endpoint))
+                client.abort()
+
     async def request(
         self,
         subject: str,
@@ -230,11 +243,11 @@ class Connection:
     def _note_loss(self) -> None:
         if self._keeper is None or self._keeper.done():
             return  # never had one, or gives it up itself
-        log.warning("queue.disconnected", extra={"server": str(self.endpoint)})
+        log.warning("queue.disconnected", server=str(self.endpoint))
 
     def _note_ban(self, violation: str) -> None:
         self._violations.append(violation)
-        log.warning("queue.forbidden", extra={"reason": violation})
+        log.warning("queue.forbidden", reason=violation)
 
     async def _keep(self) -> None:
         """Tell about every reconnect, and replace a client that closed for good."""
@@ -242,7 +255,7 @@ class Connection:
             await self._changed.wait()
             self._changed.clear()
             while self.client.is_closed:
-                log.warning("queue.closed", extra={"server": str(self.endpoint)})
+                log.warning("queue.closed", server=str(self.endpoint))
                 await self._rebuild()
                 # What the attempts themselves signalled is no news.
                 self._changed.clear()
@@ -257,13 +270,13 @@ class Connection:
             try:
                 self.client = await connect(self.endpoint, self.name, self._listener)
             except (QueueError, ConfigError) as error:
-                log.warning("queue.unreachable", extra={"reason": str(error)})
+                log.warning("queue.unreachable", reason=str(error))
                 delay = min(delay * 2, most)
             else:
                 return
 
     def _announce(self) -> None:
-        log.info("queue.connected", extra={"server": str(self.endpoint)})
+        log.info("queue.connected", server=str(self.endpoint))
         for callback in list(self.on_up):
             try:
                 callback()

@@ -43,6 +43,8 @@ class ConsumerFacts:
     """Seconds for which a Nats-Msg-Id is remembered."""
     stream_created: str
     """When the stream was created: another stream's sequences mean other jobs."""
+    created: str
+    """When the consumer was: another one delivers everything again."""
     has_failures: bool
     """Whether the failures stream exists."""
 
@@ -76,6 +78,7 @@ async def read_facts(connection: Connection, names: QueueSettings) -> ConsumerFa
         max_msg_bytes=stream["config"].get("max_msg_size") or -1,
         duplicate_window=stream["config"].get("duplicate_window", 0) / 1e9,
         stream_created=stream["created"],
+        created=consumer["created"],
         has_failures=await stream_info(connection, FAILURES_STREAM) is not None,
     )
 
@@ -92,6 +95,10 @@ class Depth:
     """Pulls that wait for messages."""
     delivered: int
     """The highest stream sequence ever delivered."""
+    created: str
+    """When the consumer was."""
+    is_paused: bool
+    """Whether an operator has stopped its deliveries."""
 
     @property
     def is_empty(self) -> bool:
@@ -107,6 +114,8 @@ async def read_depth(connection: Connection, consumer: ConsumerFacts) -> Depth:
         in_flight=info["num_ack_pending"],
         pulls=info["num_waiting"],
         delivered=info["delivered"]["stream_seq"],
+        created=info["created"],
+        is_paused=info.get("paused", False),
     )
 
 

@@ -29,6 +29,8 @@ class Lease:
     headers: Mapping[str, str]
     extended: float = field(default_factory=time.monotonic)
     """When its ack wait last began, by our own clock."""
+    is_void: bool = False
+    """Whether its stream is gone: under its name may be another message now."""
 
     @property
     def key(self) -> tuple[int, int]:

@@ -45,6 +45,8 @@ class _Note:
     reply: str = ""
     expires: float = math.inf
     """The time after which it must not be sent: a late nak hits another's lease."""
+    settles: bool = False
+    """Whether it is about a lease."""
 
 
 @dataclass(slots=True)
@@ -63,9 +65,12 @@ class Outbox:
         ack_wait: float,
         on_acked: Callable[[Lease], None],
     ) -> None:
+        self.ack_wait = ack_wait
+        self.on_unheard: Callable[[], None] = lambda: None
+        """Called when nobody was there to hear an ack."""
         self._connection = connection
-        self._ack_wait = ack_wait
         self._on_acked = on_acked
+        self._is_holding = False
         self._notes: deque[_Note] = deque()
         self._unconfirmed: dict[str, _Unconfirmed] = {}
         self._count = 0
@@ -75,7 +80,6 @@ class Outbox:
         self._client: Client | None = None
         self._inbox = ""
         self._task = asyncio.create_task(self._run(), name="outbox")
-        connection.on_up.append(self._resend)
 
     @property
     def unconfirmed(self) -> int:
@@ -88,6 +92,8 @@ class Outbox:
 
     def ack(self, lease: Lease) -> None:
         """Acknowledge `lease`; `on_acked` follows when the server has confirmed it."""
+        if lease.is_void:
+            return
         self._count += 1
         token = str(self._count)
         self._unconfirmed[token] = _Unconfirmed(lease, time.monotonic())
@@ -98,22 +104,22 @@ class Outbox:
         payload = _NAK
         if delay:
             payload += b" " + orjson.dumps({"delay": int(delay * 1e9)})
-        expires = lease.extended + self._ack_wait
-        self._add(_Note(lease.reply, payload, expires=expires))
+        expires = lease.extended + self.ack_wait
+        self._tell(lease, _Note(lease.reply, payload, expires=expires))
 
     def term(self, lease: Lease) -> None:
         """Have the message removed, undone; bare, as servers before 2.10.4 want it."""
-        self._add(_Note(lease.reply, _TERM))
+        self._tell(lease, _Note(lease.reply, _TERM))
 
     def extend(self, lease: Lease) -> None:
         """Begin the ack wait of `lease` anew, unless the connection is down."""
-        if self._connection.is_up:
+        if self._connection.is_up and not self._is_holding:
             lease.extended = time.monotonic()
-            self._add(_Note(lease.reply, _EXTEND))
+            self._tell(lease, _Note(lease.reply, _EXTEND))
 
     def retry_acks(self) -> None:
         """Send again what has waited too long for its confirmation."""
-        if not self._connection.is_up:
+        if not self._connection.is_up or self._is_holding:
             return
         now = time.monotonic()
         # In order of sending: whatever is sent again moves to the end.
@@ -123,6 +129,24 @@ class Outbox:
             del self._unconfirmed[token]
             self._unconfirmed[token] = _Unconfirmed(ack.lease, now)
             self._send_ack(token, ack.lease)
+
+    def hold(self) -> None:
+        """Send nothing until `release`: nobody knows who would get it."""
+        self._is_holding = True
+
+    def release(self) -> None:
+        """Go on, and send all acks again: what was on its way may be lost."""
+        self._is_holding = False
+        for ack in self._unconfirmed.values():
+            ack.sent = -math.inf
+        self.retry_acks()
+        self._wake.set()
+
+    def disown(self) -> None:
+        """Forget every note about a lease: the stream they came from is gone."""
+        self._unconfirmed.clear()
+        self._notes = deque(note for note in self._notes if not note.settles)
+        self._confirmed.set()
 
     async def flush(self, timeout: float) -> bool:
         """Wait until all is sent and every ack confirmed; False if time ran out."""
@@ -141,19 +165,17 @@ class Outbox:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
+    def _tell(self, lease: Lease, note: _Note) -> None:
+        if not lease.is_void:
+            note.settles = True
+            self._add(note)
+
     def _add(self, note: _Note) -> None:
         self._notes.append(note)
         self._wake.set()
 
     def _send_ack(self, token: str, lease: Lease) -> None:
-        self._add(_Note(lease.reply, _ACK, reply=token))
-
-    def _resend(self) -> None:
-        """After a reconnect: what was on its way may be lost."""
-        for ack in self._unconfirmed.values():
-            ack.sent = -math.inf
-        self.retry_acks()
-        self._wake.set()
+        self._tell(lease, _Note(lease.reply, _ACK, reply=token))
 
     async def _run(self) -> None:
         while True:
@@ -162,12 +184,12 @@ class Outbox:
             if time.monotonic() - self._sent < GATHER:
                 await asyncio.sleep(GATHER)
             self._wake.clear()
-            if not self._connection.is_up:
+            if not self._connection.is_up or self._is_holding:
                 continue
             try:
                 await self._send_all()
-            except nats_errors.Error as error:
-                # Down again: `_resend` wakes us when it is up.
+            except (nats_errors.Error, OSError) as error:
+                # Down again: `release` wakes us when it is up.
                 log.debug("outbox.interrupted", error=repr(error))
             self._sent = time.monotonic()
             self._confirmed.set()
@@ -177,7 +199,7 @@ class Outbox:
         if client is not self._client:
             await self._listen(client)
         notes, publish, inbox = self._notes, client.publish, self._inbox
-        while notes:
+        while notes and not self._is_holding:
             note = notes[0]
             if note.expires > time.monotonic():
                 reply = inbox + note.reply if note.reply else ""
@@ -195,7 +217,8 @@ class Outbox:
 
     async def _on_confirmation(self, msg: Msg) -> None:
         if msg.headers and "Status" in msg.headers:
-            return  # nobody there to hear the ack; `retry_acks` goes on
+            self.on_unheard()  # `retry_acks` goes on
+            return
         token = msg.subject[len(self._inbox) :]
         ack = self._unconfirmed.pop(token, None)
         if ack is not None:

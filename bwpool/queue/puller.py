@@ -1,9 +1,9 @@
 """The puller: asks the consumer for exactly as much as there is room for.
 
 It works in generations. One generation is one subscription with at most one pull
-outstanding; it ends at a reconnect or when its heartbeats stay away, and a new one
-with a new inbox begins. (nats-py's own `fetch` loses pulls, swallows 409s and can hang
-in a drain.)
+outstanding; it ends when its heartbeats stay away, or when somebody else finds that it
+can't be trusted, and a new one with a new inbox begins. (nats-py's own `fetch` loses
+pulls, swallows 409s and can hang in a drain.)
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class _Generation:
         self.outstanding = 0
         """Messages that the current pull can still deliver."""
         self.heard = time.monotonic()
+        self.delivered = time.monotonic()
+        """When it delivered, or was asked to."""
         self._puller = puller
         self.subscription: Subscription
 
@@ -73,6 +75,7 @@ class _Generation:
         self.heard = time.monotonic()
         if msg.reply:
             self.outstanding -= 1
+            self.delivered = self.heard
             lease = read_lease(msg.subject, msg.data, msg.headers, msg.reply)
             self._puller.on_lease(lease)
         else:
@@ -105,10 +108,17 @@ class Puller:
         self._generation: _Generation | None = None
         self._wake = asyncio.Event()
         self._back_off_until = 0.0
-        self.is_refused = False
-        """Whether the consumer was gone, or would not have us, when last asked."""
+        self.on_refused: Callable[[], None] = lambda: None
+        """Called when the consumer is gone, or would not have us."""
         self._background = Background()
-        connection.on_up.append(self.renew)
+
+    @property
+    def idle(self) -> float:
+        """Seconds that a pull has been open without a delivery; 0 if none is."""
+        generation = self._generation
+        if generation is None or generation.outstanding <= 0:
+            return 0.0
+        return time.monotonic() - generation.delivered
 
     def start(self) -> None:
         """Begin to pull."""
@@ -136,7 +146,6 @@ class Puller:
 
     async def close(self) -> None:
         """Stop at once, whatever is on its way."""
-        self._connection.on_up.remove(self.renew)
         await self._background.close()
 
     def on_status(self, generation: _Generation, headers: dict[str, str]) -> None:
@@ -150,9 +159,9 @@ class Puller:
             return
         # 409: deleted, leadership changed, shutting down, over a limit; 503: nobody
         # answers for this consumer.
-        self.is_refused = True
         self._back_off_until = time.monotonic() + BACK_OFF
         log.warning("queue.pull_refused", status=status, reason=reason)
+        self.on_refused()
 
     async def _run(self) -> None:
         while True:
@@ -164,7 +173,7 @@ class Puller:
             try:
                 await self._pull()
             except nats_errors.Error as error:
-                # Down: `renew` comes when it is up again.
+                # Down: somebody renews when it is up again.
                 log.debug("queue.pull_interrupted", error=repr(error))
 
     async def _pull(self) -> None:
@@ -179,7 +188,7 @@ class Puller:
         if generation.outstanding > 0 or batch <= 0:
             return
         generation.outstanding = batch
-        generation.heard = time.monotonic()
+        generation.heard = generation.delivered = time.monotonic()
         request = {
             "batch": batch,
             "expires": int(EXPIRES * 1e9),
@@ -201,3 +210,4 @@ class Puller:
             if generation.outstanding and silence > MISSED_HEARTBEATS * HEARTBEAT:
                 log.warning("queue.pull_silent", silence=round(silence, 1))
                 self.renew()
+                await self._connection.check()

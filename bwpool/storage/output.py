@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bwpool.errors import InvalidJob, JobError, StorageUnavailable
+from bwpool.errors import (
+    ConversionFailed,
+    InvalidJob,
+    JobError,
+    StorageUnavailable,
+)
 
 TEMPORARY_PREFIX = ".bwpool-"
 STALE_AGE = 3600.0
@@ -35,15 +39,16 @@ _JOBS_FAULT = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG)
 class Temporary:
     """A temporary file, by descriptors, and the name that it shall get."""
 
-    path: Path
+    path: str
+    """Where it shall be."""
     name: str
-    """Its own name, in the folder of `path`."""
+    """Its own name, in the same folder."""
     file: int
     folder: int
     sync: bool
 
     @classmethod
-    def create(cls, path: Path, folder: int, *, sync: bool) -> Temporary:
+    def create(cls, path: str, folder: int, *, sync: bool) -> Temporary:
         """Create it in `folder`, whose descriptor it takes over."""
         name = _temporary_name()
         try:
@@ -60,9 +65,8 @@ class Temporary:
 
     def rename(self) -> None:
         """Give it its name."""
-        os.rename(
-            self.name, self.path.name, src_dir_fd=self.folder, dst_dir_fd=self.folder
-        )
+        name = self.path.rpartition("/")[2]
+        os.rename(self.name, name, src_dir_fd=self.folder, dst_dir_fd=self.folder)
 
     def sync_folder(self) -> None:
         """Have its name on the disk."""
@@ -83,16 +87,23 @@ class Temporary:
 class Place:
     """Where an output is written to, until it is complete."""
 
-    def __init__(self, out: Path, name: str, *, sync: bool) -> None:
+    def __init__(self, out: str, name: str, *, sync: bool) -> None:
         """Make the temporary file, and the folders of `name`, relative to `out`.
 
         Raises InvalidJob when `name` leads through something that is no folder,
+        ConversionFailed when it leads into one that may not be written to,
         StorageUnavailable when the output folder can't be written to.
         """
         *folders, _ = name.split("/")
-        folder = _open_folder(out, folders, sync=sync)
         self.size = 0
-        self._temporary = Temporary.create(out / name, folder, sync=sync)
+        try:
+            folder = _open_folder(out, folders, sync=sync)
+            self._temporary = Temporary.create(f"{out}/{name}", folder, sync=sync)
+        except StorageUnavailable as error:
+            if folders and _is_forbidden(error) and os.access(out, os.W_OK):
+                # Else one id could halt everything by naming somebody's folder.
+                raise ConversionFailed(error.reason) from error
+            raise
 
     def write(self, data: bytes | memoryview, at: int | None = None) -> None:
         """Append `data`, or overwrite what is there at the offset `at`."""
@@ -128,7 +139,7 @@ class Pending:
         self.size = size
 
     @property
-    def path(self) -> Path:
+    def path(self) -> str:
         """Where the output will be."""
         return self.temporary.path
 
@@ -156,12 +167,12 @@ def commit_all(pendings: Sequence[Pending]) -> list[JobError | None]:
     """
     files = [pending.temporary for pending in pendings]
     errors = [_attempt(file.sync_file) or _attempt(file.rename) for file in files]
-    folders: dict[Path, JobError | None] = {}
+    folders: dict[str, JobError | None] = {}
     for i, file in enumerate(files):
         if errors[i] is not None:
             file.remove()
         else:
-            folder = file.path.parent
+            folder = file.path.rpartition("/")[0]
             if folder not in folders:
                 folders[folder] = _attempt(file.sync_folder)
             errors[i] = folders[folder]
@@ -169,14 +180,22 @@ def commit_all(pendings: Sequence[Pending]) -> list[JobError | None]:
     return errors
 
 
-def probe(out: Path) -> None:
-    """Write, sync and remove a small file, or raise StorageUnavailable."""
+def probe(out: Path, roots: Sequence[Path] = ()) -> None:
+    """Write, sync and remove a small file, or raise StorageUnavailable.
+
+    So does one of `roots` that is gone, where sources lie.
+    """
+    for root in roots:
+        if not root.is_dir():
+            raise StorageUnavailable(f"the source folder {root} is gone")
     try:
         folder = os.open(out, _FOLDER)
     except OSError as error:
         raise _storage_error(error) from error
-    file = Temporary.create(out / "probe", folder, sync=True)
+    file = Temporary.create(f"{out}/probe", folder, sync=True)
     try:
+        # A disk that is nearly full takes a part of it, without an error.
+        os.posix_fallocate(file.file, 0, _PROBE_BYTES)
         os.write(file.file, bytes(_PROBE_BYTES))
         file.sync_file()
     except OSError as error:
@@ -212,10 +231,10 @@ def _temporaries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
 
 
 def _temporary_name() -> str:
-    return TEMPORARY_PREFIX + secrets.token_hex(8)
+    return TEMPORARY_PREFIX + os.urandom(8).hex()
 
 
-def _open_folder(out: Path, folders: Sequence[str], *, sync: bool) -> int:
+def _open_folder(out: str, folders: Sequence[str], *, sync: bool) -> int:
     """Open the folder `folders` under `out`, making what is missing."""
     try:
         current = os.open(out, _FOLDER)
@@ -254,6 +273,11 @@ def _attempt(action: Callable[[], None]) -> JobError | None:
     except OSError as error:
         return _storage_error(error)
     return None
+
+
+def _is_forbidden(error: StorageUnavailable) -> bool:
+    number = getattr(error.__cause__, "errno", None)
+    return number in (errno.EACCES, errno.EPERM)
 
 
 def _storage_error(error: OSError) -> JobError:

@@ -2,7 +2,8 @@
 
 Called by the converters. A source comes from whoever may publish a job, so the
 *opened descriptor* is what the rules are checked against, and what is read from: a
-name can mean something else a moment later.
+name can mean something else a moment later. Paths are strings, since every thumbnail
+waits for them.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _KINDS = {
 class Source:
     """An opened regular file; whoever opened it closes it."""
 
-    path: Path
+    path: str
     descriptor: int
     status: os.stat_result
     """As it was when the file was opened."""
@@ -78,15 +79,20 @@ class Source:
         before = self.status
         return (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
 
-    def is_file(self, path: Path) -> bool:
+    @property
+    def name(self) -> str:
+        """The last segment of its path."""
+        return self.path.rpartition("/")[2]
+
+    def is_file(self, path: str) -> bool:
         """Whether `path` leads to this very file."""
         try:
-            return os.path.samestat(self.status, path.stat())
+            return os.path.samestat(self.status, os.stat(path))  # noqa: PTH116
         except OSError:
             return False
 
 
-def parse_uri(uri: str) -> Path:
+def parse_uri(uri: str) -> str:
     """Return the path that a `file://` URI names.
 
     Raises InvalidJob for what is no such URI, SourceRefused for another scheme.
@@ -101,7 +107,7 @@ def parse_uri(uri: str) -> Path:
     return _local_path(uri, uri[scheme.end() + 1 :])
 
 
-def _local_path(uri: str, rest: str) -> Path:
+def _local_path(uri: str, rest: str) -> str:
     host, slash, path = rest.removeprefix("//").partition("/")
     if not rest.startswith("//") or not slash or host.lower() not in ("", "localhost"):
         raise InvalidJob(f"image {uri!r} is not of the form file:///absolute/path")
@@ -113,10 +119,10 @@ def _local_path(uri: str, rest: str) -> Path:
         raise InvalidJob("image is not valid Unicode") from None
     if b"\0" in decoded:
         raise InvalidJob(f"image {uri!r} contains a NUL")
-    return Path(os.fsdecode(b"/" + decoded))
+    return os.fsdecode(b"/" + decoded)
 
 
-def open_source(path: Path, roots: Sequence[Path]) -> Source:
+def open_source(path: str, roots: Sequence[Path]) -> Source:
     """Open the regular file at `path`, which must lie under one of `roots`, if any.
 
     Never blocks on what is not a file. Raises SourceRefused, SourceMissing, InvalidJob,
@@ -126,7 +132,7 @@ def open_source(path: Path, roots: Sequence[Path]) -> Source:
         if roots:
             _check_inside(os.path.realpath(path), path, roots)
         # Looked at first, since merely opening some devices has effects.
-        _check_regular(path, path.stat())
+        _check_regular(path, os.stat(path))  # noqa: PTH116
         descriptor = os.open(path, _FLAGS)
     except (OSError, ValueError) as error:
         _check_roots(path, roots)
@@ -142,31 +148,31 @@ def open_source(path: Path, roots: Sequence[Path]) -> Source:
     return Source(path, descriptor, status)
 
 
-def _real_path(descriptor: int, path: Path) -> str:
+def _real_path(descriptor: int, path: str) -> str:
     try:
-        return str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
     except OSError:  # no /proc: the best that a name can tell
         return os.path.realpath(path)
 
 
-def _check_regular(path: Path, status: os.stat_result) -> None:
+def _check_regular(path: str, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
         raise SourceRefused(f"{path} is {kind}, not a regular file")
 
 
-def _check_inside(real: str, path: Path, roots: Sequence[Path]) -> None:
+def _check_inside(real: str, path: str, roots: Sequence[Path]) -> None:
     if not any(Path(real).is_relative_to(os.path.realpath(root)) for root in roots):
         raise SourceRefused(f"{path} is outside the folders that sources may lie in")
 
 
-def _check_roots(path: Path, roots: Sequence[Path]) -> None:
+def _check_roots(path: str, roots: Sequence[Path]) -> None:
     for root in roots:
-        if path.is_relative_to(root) and not root.is_dir():
+        if Path(path).is_relative_to(root.absolute()) and not root.is_dir():
             raise StorageUnavailable(f"the source folder {root} is gone")
 
 
-def _source_error(path: Path, error: OSError | ValueError) -> JobError:
+def _source_error(path: str, error: OSError | ValueError) -> JobError:
     number = getattr(error, "errno", None)
     if number in (errno.ENOENT, errno.ENOTDIR):
         return SourceMissing(f"there is no file {path}")
