@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import shutil
 import sys
 import time
@@ -26,11 +25,10 @@ from statistics import mean, quantiles
 
 from benchmarks import corpus, programs
 from benchmarks.command import Found, parser, run, show_host, sizes_of, spelled
-from benchmarks.contenders import Batch, Contender
+from benchmarks.contenders import Batch, Contender, Turn, take_turn
 from benchmarks.corpus import Sample
 from benchmarks.host import host
 from benchmarks.lineup import everybody
-from benchmarks.outputs import verify
 from benchmarks.queues import Queue, job, queueing
 from benchmarks.supervise import Work
 from benchmarks.supervised import Supervised, supervised
@@ -62,26 +60,6 @@ class Sizes:
 QUICK = Sizes(1, 0.02, 3)
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What a contender did in one round."""
-
-    images_per_s: float
-    off: float
-    """The largest difference in mean tone, of 255."""
-
-
-async def turn(contender: Contender, batch: Batch) -> Turn:
-    """Let a contender convert a batch, and look at what it made."""
-    batch.out.mkdir(parents=True)
-    seconds = await contender.convert(batch)
-    seen = verify(contender.name, batch.outputs(), keeps_tone=contender.keeps_tone)
-    shutil.rmtree(batch.out)
-    # What is still to be written would burden whoever comes next.
-    await asyncio.to_thread(os.sync)
-    return Turn(batch.count / seconds, seen.off)
-
-
 async def measure_set(
     samples: Sequence[Sample], field: list[Contender], folder: Path, sizes: Sizes
 ) -> Found:
@@ -98,7 +76,7 @@ async def measure_set(
     }
     turns = await take_turns(
         {
-            contender.name: partial(turn, contender, batches[contender.name])
+            contender.name: partial(take_turn, contender, batches[contender.name])
             for contender in field
         },
         sizes.rounds,
@@ -115,6 +93,7 @@ async def measure_set(
                 "is_peer": contender.is_peer,
                 "count": batches[contender.name].count,
                 "images_per_s": summary(rates[contender.name]),
+                **costs(contender, turns[contender.name]),
                 "off": max(one.off for one in turns[contender.name]),
             }
             for contender in field
@@ -124,6 +103,16 @@ async def measure_set(
             for name, theirs in rates.items()
             if name != OURS and OURS in rates
         },
+    }
+
+
+def costs(contender: Contender, turns: list[Turn]) -> Found:
+    """Say what supervisor and server cost a job, where there are such."""
+    if contender.name not in (OURS, UNSYNCED):
+        return {}
+    return {
+        "cpu_us_per_job": summary([one.cpu_us_per_job for one in turns]),
+        "server_us_per_job": summary([one.server_us_per_job for one in turns]),
     }
 
 
