@@ -40,6 +40,7 @@ class Batch:
     count: int
     out: Path
     procs: int
+    settle: float = SETTLE
 
     def jobs(self, prefix: str, count: int) -> list[tuple[str, Path]]:
         """Name jobs: the output's name without extension, and the source."""
@@ -133,7 +134,7 @@ class OnJetStream(Contender):
             ]
             await self.queue.fill(batch.warm_up())
             await self.queue.wait_until_empty()
-            await asyncio.sleep(SETTLE)
+            await asyncio.sleep(batch.settle)
             with held_still(*workers):
                 await self.queue.fill(batch.payloads("", batch.count))
             started, cpu = time.monotonic(), cpu_seconds(workers[0].pid)
@@ -171,7 +172,7 @@ class OnRedis(Contender):
                 async with running(*command, env=env, stderr=log) as workers:
                     await _feed((*program, "publish"), batch.warm_up(), env)
                     await redis.wait_until_empty()
-                    await asyncio.sleep(SETTLE)
+                    await asyncio.sleep(batch.settle)
                     with held_still(workers):
                         payloads = batch.payloads("", batch.count)
                         await _feed((*program, "publish"), payloads, env)

@@ -21,7 +21,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.command import Found, parser, run, show_host, sizes_of, spelled
+from benchmarks.command import (
+    Found,
+    parser_in_rounds,
+    run,
+    show_host,
+    sizes_of,
+    spelled,
+)
 from benchmarks.host import host
 from benchmarks.processes import held_still
 from benchmarks.queues import Queue, empty_jobs, queueing
@@ -110,7 +117,9 @@ async def measure_rounds(queue: Queue, sizes: Sizes) -> Found:
 async def measure_depth(queue: Queue, sizes: Sizes) -> Found:
     """Compare the cost of a job in a short queue with that in a long one."""
     shallow = await costs_in_short_queue(queue, sizes)
+    server, written = queue.cpu_seconds, queue.written_bytes
     await queue.fill(empty_jobs(sizes.deep))
+    server, written = queue.cpu_seconds - server, queue.written_bytes - written
     stored = await queue.stored_bytes()
     costs = await costs_in_long_queue(queue, sizes)
     # As far into a supervisor's life; the first window contains its start.
@@ -124,7 +133,11 @@ async def measure_depth(queue: Queue, sizes: Sizes) -> Found:
         "deep_to_shallow": median(deep) / median(shallow),
         "falling": tenths,
         "last_to_first": tenths[-1]["cpu_us_per_job"] / tenths[0]["cpu_us_per_job"],
-        "stored_bytes_per_job": stored / sizes.deep,
+        "publishing": {
+            "server_us_per_job": server / sizes.deep * 1e6,
+            "written_bytes_per_job": written / sizes.deep,
+            "stored_bytes_per_job": stored / sizes.deep,
+        },
     }
 
 
@@ -193,7 +206,7 @@ def show(found: Found) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    given = parser(__doc__).parse_args()
+    given = parser_in_rounds(__doc__).parse_args()
     sizes = sizes_of(given, QUICK, Sizes())
     run(given, partial(measure, sizes), show)
 

@@ -24,8 +24,15 @@ from pathlib import Path
 from statistics import mean, quantiles
 
 from benchmarks import corpus, programs
-from benchmarks.command import Found, parser, run, show_host, sizes_of, spelled
-from benchmarks.contenders import Batch, Contender, Turn, take_turn
+from benchmarks.command import (
+    Found,
+    parser_in_rounds,
+    run,
+    show_host,
+    sizes_of,
+    spelled,
+)
+from benchmarks.contenders import SETTLE, Batch, Contender, Turn, take_turn
 from benchmarks.corpus import Sample
 from benchmarks.host import host
 from benchmarks.lineup import everybody
@@ -45,6 +52,8 @@ SETS = {
 }
 """Cameras write baseline JPEG; the web has all of these."""
 
+QUICK_SETS = ("thumbnails", "photographs")
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
@@ -55,9 +64,10 @@ class Sizes:
     """How long a contender takes for a round, roughly."""
     latencies: int = 60
     """Single jobs for an idle supervisor."""
+    settle: float = SETTLE
 
 
-QUICK = Sizes(1, 0.02, 3)
+QUICK = Sizes(1, 0.02, 3, 0.1)
 
 
 async def measure_set(
@@ -71,6 +81,7 @@ async def measure_set(
             contender.count_for(sizes.seconds, samples, procs),
             folder / "out",
             procs,
+            sizes.settle,
         )
         for contender in field
     }
@@ -152,7 +163,11 @@ def sets_of(given: argparse.Namespace, folder: Path) -> dict[str, list[Sample]]:
     if given.pictures:
         return {"pictures": corpus.gather(given.pictures.absolute())}
     samples = {one.name: one for one in corpus.render(folder, quick=given.quick)}
-    return {name: [samples[one] for one in names] for name, names in SETS.items()}
+    return {
+        name: [samples[one] for one in names]
+        for name, names in SETS.items()
+        if not given.quick or name in QUICK_SETS
+    }
 
 
 async def measure(given: argparse.Namespace, folder: Path) -> Found:
@@ -221,7 +236,7 @@ def show(found: Found) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    arguments = parser(__doc__)
+    arguments = parser_in_rounds(__doc__)
     arguments.add_argument(
         "--pictures", type=Path, help="a folder of pictures of one's own"
     )

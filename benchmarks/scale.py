@@ -18,8 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import corpus
-from benchmarks.command import Found, parser, run, show_host, sizes_of, spelled
-from benchmarks.contenders import Batch, Contender, Turn, take_turn
+from benchmarks.command import (
+    Found,
+    parser_in_rounds,
+    run,
+    show_host,
+    sizes_of,
+    spelled,
+)
+from benchmarks.contenders import SETTLE, Batch, Contender, Turn, take_turn
 from benchmarks.corpus import Sample
 from benchmarks.host import host
 from benchmarks.lineup import bare_pool, bwpool
@@ -53,9 +60,10 @@ class Sizes:
     shared_procs: int = 16
     """In each of two supervisors."""
     shared_nap: float = 4.0
+    settle: float = SETTLE
 
 
-QUICK = Sizes(1, 0.02, (4, 8), NAP, (8, 4), 0.2, 12, 2, 0.2)
+QUICK = Sizes(1, 0.02, (4, 8), NAP, (8, 4), 0.2, 12, 2, 0.2, 0.1)
 
 
 async def measure_procs(
@@ -93,7 +101,7 @@ def batch_for(
 ) -> Batch:
     """Choose as many pictures as take about as long with any number of converters."""
     count = contender.count_for(sizes.seconds, samples, procs)
-    return Batch(tuple(samples), count, folder / "out", procs)
+    return Batch(tuple(samples), count, folder / "out", procs, sizes.settle)
 
 
 def steps(cpus: int) -> list[int]:
@@ -228,7 +236,7 @@ def show(found: Found) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    given = parser(__doc__).parse_args()
+    given = parser_in_rounds(__doc__).parse_args()
     run(given, partial(measure, sizes_of(given, QUICK, Sizes()), given.quick), show)
 
 
