@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from subprocess import PIPE
 
 from benchmarks.command import Found
-from benchmarks.processes import running
+from benchmarks.processes import group_cpu_seconds, running
 from benchmarks.queues import Queue, empty_jobs
 from benchmarks.supervise import Stamp, Work
 from benchmarks.supervised import supervised
@@ -22,6 +22,8 @@ class Round:
     cpu_us_per_job: float
     server_us_per_job: float
     """The server's CPU: delivery, advisory, ack; not the publishing."""
+    converters_us_per_job: float
+    """The converters' CPU, all of them: the channel, where they do nothing."""
     written_bytes_per_job: float
     """What the server had written to the disk meanwhile."""
 
@@ -31,7 +33,10 @@ async def drain(queue: Queue, work: Work, jobs: int) -> Round:
     await queue.fill(empty_jobs(jobs))
     server, written = queue.cpu_seconds, queue.written_bytes
     async with supervised(queue.url, work) as supervisor:
+        group = supervisor.process.pid
+        everybody = group_cpu_seconds(group)
         last = await supervisor.until(jobs)
+        everybody = group_cpu_seconds(group) - everybody
         server = queue.cpu_seconds - server
         written = queue.written_bytes - written
         await check_empty(queue)
@@ -40,6 +45,7 @@ async def drain(queue: Queue, work: Work, jobs: int) -> Round:
         jobs_per_s=jobs / (last.time - first.time),
         cpu_us_per_job=cost(first, last),
         server_us_per_job=server / jobs * 1e6,
+        converters_us_per_job=max(0.0, everybody / jobs * 1e6 - cost(first, last)),
         written_bytes_per_job=written / jobs,
     )
 
