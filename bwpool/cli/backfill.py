@@ -127,8 +127,8 @@ def backfill(
 
 def enter(inputs: Inputs, ledger: Ledger, *, is_forced: bool) -> list[Input]:
     """Enter all inputs into the ledger, and return those that are to be converted."""
-    for source, reason in inputs.unnameable.items():
-        ledger.refuse(str(source), reason)
+    for source, refusal in inputs.refused.items():
+        ledger.refuse(str(source), refusal.kind, refusal.reason)
     to_do = []
     for picture in inputs.pictures:
         if not is_forced and is_up_to_date(picture):
