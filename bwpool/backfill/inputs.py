@@ -27,6 +27,11 @@ class Input:
     job_id: str
     output: Path
 
+    @property
+    def image(self) -> str:
+        """The source's URI, as its job has it."""
+        return self.source.as_uri()
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -40,6 +45,8 @@ class Refusal:
 class Inputs:
     """What was found."""
 
+    sources: tuple[str, ...] = ()
+    """Where it was looked for, as named."""
     pictures: list[Input] = field(default_factory=list)
     refused: dict[Path, Refusal] = field(default_factory=dict)
     """Pictures that can't be made a job."""
@@ -82,7 +89,10 @@ def find_inputs(
             found.setdefault(places.resolve_file(file.path), file)
     fed = _without_outputs(found, places, output_format)
     inputs = Inputs(
-        others=search.others, links=search.links, outputs=len(found) - len(fed)
+        tuple(sources),
+        others=search.others,
+        links=search.links,
+        outputs=len(found) - len(fed),
     )
     ids = _ids(fed, places, output_format)
     for real, file in fed.items():
