@@ -659,3 +659,26 @@ async def test_backfill_beside_its_sources_twice(photo):
 
     assert counts(first) == (1, 1, 0, 0)
     assert counts(second) == (1, 0, 1, 0)
+
+
+async def test_backfill_tells_what_stopped_the_filling(
+    server, connection, names, photo, tmp_path
+):
+    """A shared stream that is full: what was done is kept, the rest is left."""
+    await create_seed_topology(connection, names)
+    config = (await connection.api(f"STREAM.INFO.{names.stream}"))["config"]
+    full = config | {"max_msgs": 1, "discard": "new"}
+    await connection.api(f"STREAM.UPDATE.{names.stream}", full)
+    for i in range(30):
+        (photo.parent / f"{i}.jpg").write_bytes(photo.read_bytes())
+    env = environment(server, names)
+    async with bwpool(
+        "backfill", photo.parent, "--out", "out", cwd=tmp_path, env=env
+    ) as backfill:
+        assert await backfill.wait() == 1
+
+    said = backfill.stderr.decode()
+    assert "maximum messages exceeded" in said
+    assert "Traceback" not in said
+    assert "left: the same command goes on" in backfill.stdout.decode()
+    assert (await consumer_info(connection, names))["num_ack_pending"] == 0

@@ -134,10 +134,14 @@ class Places:
 
     folder: Path
     _resolved: dict[Path, Path] = field(default_factory=dict)
+    _held: dict[Path, bool] = field(default_factory=dict)
 
     def holds(self, folder: Path) -> bool:
         """Whether `folder` is that folder, or in it."""
-        return self.resolve(folder).is_relative_to(self.resolve(self.folder))
+        if (known := self._held.get(folder)) is None:
+            mine = self.resolve(self.folder)
+            known = self._held[folder] = self.resolve(folder).is_relative_to(mine)
+        return known
 
     def resolve(self, folder: Path) -> Path:
         """Return a folder's one true path."""

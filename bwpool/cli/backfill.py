@@ -32,13 +32,14 @@ from bwpool.cli.common import (
     execute,
     explicit_endpoint,
     flat,
+    printable,
 )
 from bwpool.cli.progress import showing_progress
 from bwpool.cli.report import report_backfill
 from bwpool.cli.run import STORE, make_out, supervising
 from bwpool.cli.setup import provide
 from bwpool.embedded import EmbeddedServer
-from bwpool.errors import BwpoolError, ConfigError, QueueError
+from bwpool.errors import BwpoolError, ConfigError
 from bwpool.queue.contexts import Endpoint
 from bwpool.queue.topology import wanted
 from bwpool.settings import (
@@ -82,6 +83,10 @@ def backfill(
     Without an explicit server it runs on one of its own, whose store is OUT/.bwpool. A
     second run finishes what was left, retries what failed and skips what is done.
 
+    An output has its source's name, after the folder that was named; where names would
+    collide, or outputs lie beside their sources, the source's extension stays in it, as
+    in `x.jpg.tiff`. What lies in OUT is not converted, unless that is all there is.
+
     Parameters
     ----------
     sources
@@ -94,10 +99,10 @@ def backfill(
         # has to end that.
         inputs = _read_inputs(sources, convert)
     except ConfigError as error:
-        complain(error)
+        complain(printable(str(error)))
         return MISUSED
     except BwpoolError as error:
-        complain(error)
+        complain(printable(str(error)))
         return FAILED
     except KeyboardInterrupt:
         complain("interrupted")
@@ -150,10 +155,13 @@ def _stdin() -> Iterator[str]:
     File names are bytes, and those of a list are what they are in the file system.
     """
     encoding = sys.getfilesystemencoding()
-    with open(
-        sys.stdin.fileno(), encoding=encoding, errors="surrogateescape", closefd=False
-    ) as lines:
-        yield from lines
+    try:
+        with open(
+            0, encoding=encoding, errors="surrogateescape", closefd=False
+        ) as lines:
+            yield from lines
+    except OSError as error:
+        raise ConfigError(f"can't read standard input: {error.strerror}") from None
 
 
 async def _finish(run: Run) -> int:
@@ -163,7 +171,7 @@ async def _finish(run: Run) -> int:
         loop.add_signal_handler(number, run.interrupt)
     try:
         await run.finish()
-    except QueueError as error:
-        complain(error)  # what was done until then is still reported
+    except BwpoolError as error:
+        complain(printable(str(error)))  # what was done until then is still reported
         return FAILED
     return FAILED if run.was_interrupted else DONE
