@@ -16,7 +16,7 @@ async def main(url: str, options: dict) -> int:
     import workloads
 
     from bwpool.cli.common import CommonSettings, configure_logging
-    from bwpool.cli.run import supervising, until_stopped
+    from bwpool.cli.session import supervising, until_stopped
     from bwpool.queue.contexts import Endpoint
     from bwpool.settings import (
         ConvertSettings,
