@@ -18,7 +18,7 @@ import structlog
 from bwpool import storage
 from bwpool.cli.common import DONE, FAILED
 from bwpool.deliveries import Parts
-from bwpool.errors import ConfigError
+from bwpool.errors import ConfigError, StorageUnavailable
 from bwpool.pool.converter import Load, load_conversion
 from bwpool.pool.pool import Pool
 from bwpool.pool.slot import Death
@@ -92,19 +92,39 @@ async def until_stopped(supervisor: Supervisor, *, is_burst: bool) -> int:
     return DONE
 
 
+def check_out(out: str) -> None:
+    """Find out what speaks against the output folder, without making it.
+
+    Raises ConfigError.
+    """
+    if not out:
+        raise ConfigError("no output folder: name one with --out DIR, or set OUTDIR")
+    if "://" in out:
+        raise ConfigError(f"{out}: object storage is not part of this version")
+    try:
+        out.encode()
+    except UnicodeEncodeError:
+        shown = out.encode(errors="backslashreplace").decode()
+        raise ConfigError(f"{shown}: the output folder's name is not UTF-8") from None
+
+
 def make_out(convert: ConvertSettings) -> None:
     """See that outputs can be stored before anything is started.
 
     Raises ConfigError.
     """
-    if not convert.out:
-        raise ConfigError("no output folder: name one with --out DIR, or set OUTDIR")
+    check_out(convert.out)
+    out = Path(convert.out)
     try:
-        Path(convert.out).mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"can't make {convert.out}: {error.strerror}") from None
-    storage.probe(Path(convert.out))
-    storage.remove_stale_temporaries(Path(convert.out))
+        raise ConfigError(f"can't make {out}: {error.strerror}") from None
+    try:
+        storage.probe(out)
+    except StorageUnavailable as error:
+        reason = getattr(error.__cause__, "strerror", None) or error.reason
+        raise ConfigError(f"can't write to {out}: {reason}") from None
+    storage.remove_stale_temporaries(out)
 
 
 def _log_death(cause: str, death: Death) -> None:
