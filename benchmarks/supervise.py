@@ -71,7 +71,7 @@ class Stamps:
 async def supervise(url: str, work: Work) -> int:
     """Supervise until a signal."""
     from benchmarks.loads import load_for
-    from bwpool.cli.run import supervising, until_stopped
+    from bwpool.cli.session import supervising, until_stopped
     from bwpool.pool.converter import load_conversion
     from bwpool.queue.contexts import Endpoint
     from bwpool.settings import (

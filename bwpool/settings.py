@@ -7,6 +7,7 @@ since every converter imports this module too.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -15,12 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
+from bwpool.errors import ConfigError
+
 Method = Literal[
     "floyd-steinberg", "blue-noise", "threshold", "otsu", "sauvola", "gray"
 ]
 Format = Literal["same", "jpg", "png", "tiff", "webp"]
 
-_AMOUNT = re.compile(r"([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+_AMOUNT = re.compile(
+    r"([0-9]+(?:\.[0-9]*)?(?:e[0-9]+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE
+)
+_TOO_MUCH = 1 << 62
+"""What limits of the operating system can't be set to."""
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -36,7 +43,10 @@ class Amount(int):
             raise ValueError(f"{value!r} is not an amount such as 2e9, 64M or 1.5GiB")
         number, unit, binary = match.groups()
         base = 1024 if binary else 1000
-        return super().__new__(cls, float(number) * base ** _POWER[unit.lower()])
+        amount = float(number) * base ** _POWER[unit.lower()]
+        if amount >= _TOO_MUCH:
+            raise ValueError(f"{value!r} is an amount that no machine has")
+        return super().__new__(cls, amount)
 
 
 MAX_PIXELS = Amount(2_000_000_000)
@@ -175,6 +185,20 @@ class ConvertSettings:
     no_sync: bool = False
     """Acknowledge a job before its output is surely on the disk."""
 
+    def __post_init__(self) -> None:
+        """Raise ConfigError for what can't hold."""
+        _require(1 <= self.quality <= 100, "quality", self.quality, "1 to 100")
+        for name in (
+            "max_pixels",
+            "max_bytes",
+            "max_pages",
+            "max_memory",
+            "recycle_jobs",
+            "recycle_growth",
+        ):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, name, value, "1 or more")
+
     @property
     def sync(self) -> bool:
         """Whether an output must be durable before its job is acknowledged."""
@@ -190,6 +214,13 @@ class PoolSettings:
     timeout: float = 30.0
     """Seconds after which a conversion is killed."""
 
+    def __post_init__(self) -> None:
+        """Raise ConfigError for what can't hold."""
+        procs, timeout = self.procs, self.timeout
+        _require(procs is None or procs >= 1, "procs", procs, "1 or more")
+        is_time = 0 < timeout < math.inf
+        _require(is_time, "timeout", timeout, "a number of seconds above 0")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
@@ -199,3 +230,16 @@ class RunSettings:
     """Seconds that conversions under way get to finish after a signal."""
     burst: bool = False
     """Run until the queue is empty, then exit."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for what can't hold."""
+        time = self.drain_timeout
+        is_time = 0 <= time < math.inf
+        _require(is_time, "drain_timeout", time, "a number of seconds, 0 or more")
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    """Raise ConfigError, naming the option, unless `holds`."""
+    if not holds:
+        option = name.replace("_", "-")
+        raise ConfigError(f"--{option} is {wanted}, not {value}")

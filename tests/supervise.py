@@ -20,7 +20,7 @@ async def main(url: str, options: dict) -> int:
     puller.HEARTBEAT = options.get("heartbeat", puller.HEARTBEAT)
     connection.CHECK_WITHIN = min(connection.CHECK_WITHIN, puller.HEARTBEAT)
     from bwpool.cli.common import CommonSettings, configure_logging
-    from bwpool.cli.run import supervising, until_stopped
+    from bwpool.cli.session import supervising, until_stopped
     from bwpool.queue.contexts import Endpoint
     from bwpool.settings import (
         ConvertSettings,

@@ -70,8 +70,12 @@ def run_command_line() -> None:
     app = make_app()
     try:
         app.config = options.sources(options.config_path(argv), known_options(app))
-        code = app(argv)
-    except ConfigError as error:
+        code = app(argv, print_error=False, exit_on_error=False)
+    except cyclopts.UnusedCliTokensError as error:
+        words = " ".join(error.unused_tokens or ())
+        complain(f"{words!r} is neither a command nor expected here: see --help")
+        code = MISUSED
+    except (ConfigError, cyclopts.CycloptsError) as error:
         complain(error)
         code = MISUSED
     sys.exit(code)

@@ -107,5 +107,7 @@ def _give(argument: Argument, value: Any, origin: str) -> None:
     several = value if isinstance(value, list) else [value]
     for i, one in enumerate(several):
         text = str(one).lower() if isinstance(one, bool) else str(one)
-        token = cyclopts.Token(keyword=origin, value=text, source=origin, index=i)
+        token = cyclopts.Token(
+            keyword=argument.name, value=text, source=origin, index=i
+        )
         argument.append(token)

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import signal
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import structlog
 
-from bwpool import storage
 from bwpool.cli.common import (
-    DONE,
-    FAILED,
     Common,
     CommonSettings,
     Converters,
@@ -27,31 +20,20 @@ from bwpool.cli.common import (
     execute,
     flat,
 )
+from bwpool.cli.session import STORE, make_out, supervising, until_stopped
 from bwpool.cli.setup import provide
-from bwpool.deliveries import Parts
 from bwpool.embedded import EmbeddedServer
-from bwpool.errors import ConfigError
-from bwpool.pool.converter import Load, load_conversion
-from bwpool.pool.pool import Pool
-from bwpool.pool.slot import Death
-from bwpool.queue.connection import Connection
 from bwpool.queue.contexts import Endpoint
-from bwpool.queue.facts import read_facts
 from bwpool.queue.topology import wanted
 from bwpool.settings import (
-    Amount,
     ConvertSettings,
     PoolSettings,
     QueueSettings,
     RunSettings,
     ServerSettings,
-    memory_share,
-    usable_cpus,
 )
-from bwpool.supervisor import Supervisor
 
-STORE = ".bwpool"
-"""The folder in OUT that an embedded server keeps its messages in."""
+__all__ = ["STORE", "make_out", "run", "supervising", "until_stopped"]
 
 log = structlog.get_logger()
 
@@ -106,81 +88,3 @@ def run(
             return await until_stopped(supervisor, is_burst=ending.burst)
 
     return execute(common, command)
-
-
-@contextlib.asynccontextmanager
-async def supervising(
-    endpoint: Endpoint,
-    queue: QueueSettings,
-    convert: ConvertSettings,
-    slots: PoolSettings,
-    ending: RunSettings,
-    load: Load = load_conversion,
-) -> AsyncIterator[Supervisor]:
-    """Open everything that a supervisor needs, converters and connection together."""
-    procs = slots.procs or usable_cpus()
-    if convert.max_memory is None:
-        convert = replace(convert, max_memory=Amount(memory_share(procs)))
-    pool = Pool(procs, convert, timeout=slots.timeout, load=load)
-    pool.on_death = _log_death
-    out = Path(convert.out)
-    starting = asyncio.ensure_future(pool.start())
-    try:
-        async with await Connection.open(endpoint, name="bwpool") as connection:
-            consumer = await read_facts(connection, queue)
-            await starting
-            probe = partial(storage.probe, out, convert.source_root)
-            parts = Parts(connection, consumer, pool, probe)
-            log.info("supervisor.ready", server=str(endpoint), slots=pool.ready_slots)
-            yield Supervisor(parts, ending)
-    finally:
-        starting.cancel()
-        await pool.close()
-
-
-async def until_stopped(supervisor: Supervisor, *, is_burst: bool) -> int:
-    """Run under the signals that end it, and return the exit code."""
-    was_interrupted = False
-
-    def interrupt() -> None:
-        nonlocal was_interrupted
-        was_interrupted = True
-        supervisor.stop()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupt)
-    is_orderly = await supervisor.run()
-    if not is_orderly:
-        return FAILED
-    if is_burst and (was_interrupted or supervisor.deliveries.tally.failed):
-        return FAILED
-    return DONE
-
-
-def make_out(convert: ConvertSettings) -> None:
-    """See that outputs can be stored before anything is started.
-
-    Raises ConfigError.
-    """
-    if not convert.out:
-        raise ConfigError("no output folder: name one with --out DIR, or set OUTDIR")
-    try:
-        Path(convert.out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"can't make {convert.out}: {error.strerror}") from None
-    storage.probe(Path(convert.out))
-    storage.remove_stale_temporaries(Path(convert.out))
-
-
-def _log_death(cause: str, death: Death) -> None:
-    if cause == "recycle":
-        log.info("converter.recycled", pid=death.pid)
-    elif cause != "stop":
-        log.warning(
-            "converter.crashed" if cause == "crash" else "converter.overdue",
-            pid=death.pid,
-            exitcode=death.exitcode,
-            signal=death.signal,
-            stage=death.doing.stage,
-        )

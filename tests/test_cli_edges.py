@@ -1,0 +1,129 @@
+"""The commands where their users slip, and where the world around them does."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from processes import bwpool
+
+from bwpool.errors import ConfigError
+from bwpool.settings import Amount, ConvertSettings, PoolSettings, RunSettings
+
+
+async def refused(*argv, **options):
+    """Run a command that is refused, and return the one line that says why."""
+    async with bwpool(*argv, **options) as command:
+        code = await command.wait()
+    said = (command.stderr + command.stdout).decode()
+    assert code == 2, said
+    assert "Traceback" not in said
+    return said
+
+
+@pytest.mark.parametrize("command", ["run", "backfill"])
+async def test_object_storage_is_refused(command, tmp_path):
+    """No local folder named `s3:` is made."""
+    (tmp_path / "in").mkdir()
+    argv = [command, "in"] if command == "backfill" else [command]
+    said = await refused(*argv, "--out", "s3://bucket/x", cwd=tmp_path)
+
+    assert "s3://bucket/x: object storage is not part of this version" in said
+    assert [tmp_path / "in"] == list(tmp_path.iterdir())
+
+
+async def test_a_folder_that_is_not_utf_8_is_refused(tmp_path):
+    """Its name could not be told in logs and reports."""
+    said = await refused("run", "--out", os.fsdecode(b"caf\xe9"), cwd=tmp_path)
+
+    assert r"caf\udce9: the output folder's name is not UTF-8" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("out", "reason"),
+    [
+        ("/proc", "can't write to /proc: "),
+        ("/proc/nowhere", "can't make /proc/nowhere: "),
+        ("file/inner", "can't make file/inner: Not a directory"),
+        ("file", "can't make file: File exists"),
+    ],
+)
+async def test_a_folder_that_can_not_be_written_to_is_named(out, reason, tmp_path):
+    """By the name it was given, not by that of a temporary file."""
+    (tmp_path / "file").touch()
+    said = await refused("run", "--out", out, cwd=tmp_path)
+
+    assert f"bwpool: {reason}" in said
+    assert ".bwpool" not in said
+
+
+OUT_OF_RANGE = [
+    ("procs", "-1"),
+    ("procs", "0"),
+    ("quality", "0"),
+    ("quality", "500"),
+    ("timeout", "-1"),
+    ("timeout", "0"),
+    ("timeout", "nan"),
+    ("drain_timeout", "-1"),
+    ("drain_timeout", "inf"),
+    ("max_pages", "0"),
+    ("max_pixels", "1e999"),
+    ("max_pixels", "0"),
+    ("max_bytes", "1.2.3"),
+    ("max_memory", "9e18"),
+    ("recycle_jobs", "0"),
+]
+
+
+@pytest.mark.parametrize(("option", "value"), OUT_OF_RANGE)
+async def test_a_value_out_of_range_is_refused(option, value, tmp_path):
+    """In one line that names the option."""
+    flag = "--" + option.replace("_", "-")
+    said = await refused("run", "--out", "out", flag, value, cwd=tmp_path)
+
+    (line,) = said.splitlines()
+    assert flag in line
+    assert value in line
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("procs", "-1"), ("max_pixels", "1e999")]
+)
+async def test_a_variable_or_a_file_is_no_way_around_it(option, value, tmp_path):
+    """BWPOOL_* and the configuration file are held to the same."""
+    env = {f"BWPOOL_{option.upper()}": value}
+    (tmp_path / "file.toml").write_text(f'{option} = "{value}"\n')
+    by_variable = await refused("run", "--out", "out", cwd=tmp_path, env=env)
+    by_file = await refused(
+        "run", "--out", "out", "--config", "file.toml", cwd=tmp_path
+    )
+
+    for said in (by_variable, by_file):
+        (line,) = said.splitlines()
+        assert value in line
+        assert option in line.lower().replace("-", "_")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: PoolSettings(procs=0),
+        lambda: PoolSettings(timeout=float("nan")),
+        lambda: RunSettings(drain_timeout=-1.0),
+        lambda: ConvertSettings(quality=0),
+        lambda: ConvertSettings(max_memory=Amount(0)),
+    ],
+)
+def test_settings_hold_for_python_too(make):
+    """Whoever makes them without the command line is told the same."""
+    with pytest.raises(ConfigError):
+        make()
+
+
+@pytest.mark.parametrize("text", ["1e999", "1.2.3", "9e19", "-1", "", "inf"])
+def test_no_amount(text):
+    """What is none is a ValueError, whatever float says of it."""
+    with pytest.raises(ValueError, match="amount"):
+        Amount(text)
