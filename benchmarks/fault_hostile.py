@@ -18,7 +18,7 @@ from nats.aio.subscription import Subscription
 from benchmarks.fault_rig import NAMES, Rig
 from bwpool.queue.connection import Connection
 
-ALLOWED = "allowed."
+ALLOWED = "allowed"
 INBOX = "_INBOX.forged"
 """Allowed as well: whoever submits a job may want to be told in its inbox."""
 
@@ -101,7 +101,7 @@ def _payload(folder: Path, rng: random.Random) -> bytes:
     job: dict[str, Any] = {
         "id": _one(rng, IDS, lambda: f"fine-{rng.randrange(1000)}"),
         "image": _one(rng, URIS, lambda: rng.choice(sources)),
-        "advisory": _one(rng, SUBJECTS, lambda: f"{ALLOWED}{rng.randrange(9)}"),
+        "advisory": _one(rng, SUBJECTS, lambda: f"{ALLOWED}.{rng.randrange(9)}"),
     }
     for name, values in (
         ("method", ["otsu", "gray", "sauvola", "", 1, "__import__", None]),

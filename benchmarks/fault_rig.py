@@ -22,6 +22,7 @@ from typing import Any
 import orjson
 from PIL import Image
 
+from benchmarks import leash
 from benchmarks.fault_supervisor import LOG
 from bwpool import guard
 from bwpool.embedded import find_server
@@ -110,6 +111,7 @@ class Supervisor:
         """Start it without waiting."""
         with self._log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", leash.__file__),
                 *(sys.executable, "-m", "benchmarks.fault_supervisor", self._url),
                 json.dumps(self._options),
                 stdout=asyncio.subprocess.PIPE,

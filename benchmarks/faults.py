@@ -56,7 +56,7 @@ async def measure(
 def show(found: Found) -> None:
     """Print every figure of every run."""
     show_host(found)
-    for name in RUNS.keys() & found.keys():
+    for name in [name for name in RUNS if name in found]:
         print(f"\n{name}")
         for key, value in found[name].items():
             print(f"  {key:>22}  {value}")
@@ -67,6 +67,9 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS))
     made.add_argument("--seed", type=int, default=1)
+    made.add_argument(
+        "--work", type=Path, help="where to put queues and outputs, instead of /tmp"
+    )
     given = made.parse_args()
     # What our own connection says of the servers that we kill is no news.
     structlog.configure(
