@@ -271,27 +271,28 @@ async def _all_delivered(rig: Rig, count: int) -> bool:
 
 
 async def killer(folder: Path, *, seed: int, quick: bool) -> Found:
-    """Have one job kill its supervisor each time."""
+    """Have one job kill its supervisor each time, until nobody gets it any more."""
     del seed, quick
     async with rigged(folder, ack_wait=SECOND) as rig:
         await rig.publish(plain("killsupervisor", 1))
         kills = 0
-        async with asyncio.timeout(150):
-            while not (dead := await rig.failed()):
-                supervisor = rig.supervisor(procs=1)
-                await supervisor.launch()
-                while supervisor.is_alive and not (dead := await rig.failed()):
-                    await asyncio.sleep(0.2)
-                kills += not supervisor.is_alive
-                await supervisor.kill()
-        begun = len((folder / "begun.log").read_text().split())
+        while not (await rig.depth()).is_empty:
+            supervisor = rig.supervisor(procs=1)
+            await supervisor.launch()
+            while supervisor.is_alive and not (await rig.depth()).is_empty:
+                await asyncio.sleep(0.2)
+            kills += not supervisor.is_alive
+            await supervisor.kill()
+        dead = await rig.failed()
         stored = len(await rig.messages())
+        begun = len((folder / "begun.log").read_text().split())
     return {
         "supervisors_killed": kills,
         "conversions_begun": begun,
-        "kind": dead[0].kind,
+        "kinds": [job.kind for job in dead],
+        # The job, and its copy where a rescuer died before its last word.
         "still_stored": stored,
-        "ok": len(dead) == 1 and stored == 1 and kills <= 10,
+        "ok": 1 <= len(dead) == stored <= 2 and kills <= 10,
     }
 
 
@@ -341,7 +342,7 @@ async def hostile(folder: Path, *, seed: int, quick: bool) -> Found:
     count = 1000 if quick else 10_000
     rng = random.Random(seed)  # noqa: S311 - a schedule, no secret
     pictures(folder)
-    async with rigged(folder) as rig:
+    async with rigged(folder, max_deliver=3) as rig:
         before = snapshot(folder, rig.out)
         async with Listener(rig.connection) as listener:
             supervisor = await rig.supervisor().start()
