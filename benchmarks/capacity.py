@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LOOK_AHEAD = 0.05
-MAX_DEPTH = 32
-"""As in `bwpool.pool.pool`: what a slot holds beyond the job under way."""
+from bwpool.pool.pool import LOOK_AHEAD, MAX_DEPTH
 
 DEFAULT_MAX_ACK_PENDING = 1_000
 """What JetStream gives a consumer that asks for nothing else, as the seed's does."""
 
-SMALLEST_SUPERVISOR = 16
+PROCS = 16
 """Converters in one supervisor, a machine's worth."""
 
 
@@ -52,7 +50,7 @@ class Load:
     @property
     def supervisors(self) -> int:
         """How many supervisors they are spread over."""
-        return -(-self.converters // SMALLEST_SUPERVISOR)
+        return -(-self.converters // PROCS)
 
     @property
     def held(self) -> int:

@@ -47,9 +47,9 @@ async def running(
 
 
 async def end(process: Process, patience: float = 5.0) -> None:
-    """End a process group: SIGTERM, then SIGKILL."""
+    """End a process group: SIGTERM to its leader, then SIGKILL to what is left."""
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
+        os.kill(process.pid, signal.SIGTERM)
         os.killpg(process.pid, signal.SIGCONT)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(process.wait(), patience)

@@ -41,7 +41,7 @@ def scaling(found: Found) -> list[Panel]:
         for name, key in ((OURS, "bwpool"), ("bare pool", "bare_pool")):
             rate = one[key]["median"]
             text = number(rate)
-            label = f"{name}, {one['procs']} converters"
+            label = f"{name}, --procs {one['procs']}"
             drawn.append(Bar(label, rate, text, is_ours=name == OURS))
     return [Panel("photographs a second", drawn)]
 

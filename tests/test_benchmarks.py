@@ -68,3 +68,12 @@ def test_scale_runs():
     assert [one["slots"] for one in found["sleeping"]] == [4, 8]
     assert sum(found["sharing"]["settled"]) == found["sharing"]["jobs"]
     assert found["capped"]["jobs_per_s"]["median"] > 0
+
+
+def test_pages_are_rendered_from_the_results():
+    """No table or plot differs from what was measured."""
+    command = [sys.executable, "-m", "benchmarks.report", "--check"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+    assert done.stdout == ""
+    assert done.returncode == 0
