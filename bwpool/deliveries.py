@@ -32,7 +32,8 @@ from bwpool.policy import (
     is_last,
     judge,
 )
-from bwpool.pool.pool import Pool, Report
+from bwpool.pool.pool import Pool
+from bwpool.pool.report import Report
 from bwpool.queue import failures
 from bwpool.queue.connection import Connection
 from bwpool.queue.facts import ConsumerFacts

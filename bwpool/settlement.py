@@ -9,7 +9,7 @@ import orjson
 from bwpool.errors import JobError
 from bwpool.job import Job
 from bwpool.policy import Failed, Terminated, Verdict
-from bwpool.pool.pool import Report
+from bwpool.pool.report import Report
 from bwpool.queue.facts import ConsumerFacts
 from bwpool.queue.lease import Lease
 from bwpool.queue.records import ConverterEnd, FailureRecord

@@ -16,7 +16,7 @@ import structlog
 from bwpool.background import Background, pauses
 from bwpool.errors import JobError, StorageUnavailable
 from bwpool.job import Converted, Job
-from bwpool.pool.pool import Report
+from bwpool.pool.report import Report
 from bwpool.queue.lease import Lease
 
 log = structlog.get_logger()

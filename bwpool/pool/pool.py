@@ -19,12 +19,10 @@ from dataclasses import dataclass
 from bwpool.background import Background, first_of
 from bwpool.errors import (
     BwpoolError,
-    ConversionTimeout,
-    ConverterCrashed,
-    JobError,
 )
-from bwpool.job import Converted, Job
+from bwpool.job import Job
 from bwpool.pool.converter import Load, load_conversion
+from bwpool.pool.report import Report, report_of
 from bwpool.pool.slot import Death, Slot
 from bwpool.pool.wire import Answer, Message, Order, Ready, Tired, Unstarted
 from bwpool.settings import ConvertSettings
@@ -72,19 +70,6 @@ CHILD_ENVIRONMENT = {
 
 class PoolError(BwpoolError):
     """The converters do not start."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What became of a job in the pool."""
-
-    outcome: Converted | JobError | None
-    """None: handed back, untouched or at least uncharged."""
-    elapsed: float
-    pid: int | None = None
-    """The converter's process."""
-    death: Death | None = None
-    """The converter's end, where the job met it."""
 
 
 @dataclass(slots=True)
@@ -309,7 +294,7 @@ class Pool:
             if self._is_closing:
                 _resolve(held, Report(None, 0.0))
             elif tag == suspect and (is_known or held.reruns >= MAX_RERUNS):
-                _resolve(held, _report_of(death, cause, self._timeout))
+                _resolve(held, report_of(death, cause, self._timeout))
             else:
                 held.reruns += tag == suspect
                 self._waiting.appendleft(held)
@@ -393,16 +378,3 @@ class Pool:
 def _resolve(held: _Held, report: Report) -> None:
     if not held.done.done():
         held.done.set_result(report)
-
-
-def _report_of(death: Death, cause: str, timeout: float) -> Report:
-    """Say what a job died of."""
-    error: JobError
-    stage = death.doing.stage or None
-    if cause == "timeout":
-        where = f" in stage {stage}" if stage else ""
-        reason = f"no end after {timeout:g} s{where}; the converter was killed"
-        error = ConversionTimeout(reason, stage=stage)
-    else:
-        error = ConverterCrashed(str(death), stage=stage)
-    return Report(error, time.monotonic() - death.doing.started, death.pid, death)
