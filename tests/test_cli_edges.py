@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import signal
+import socket
+import sys
 
 import pytest
-from processes import bwpool
+from processes import bwpool, program
 
 from bwpool.errors import ConfigError
 from bwpool.settings import Amount, ConvertSettings, PoolSettings, RunSettings
@@ -127,3 +132,64 @@ def test_no_amount(text):
     """What is none is a ValueError, whatever float says of it."""
     with pytest.raises(ValueError, match="amount"):
         Amount(text)
+
+
+@contextlib.asynccontextmanager
+async def silent_server():
+    """A place to connect to that never answers; yields its URL and its first guest."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0)
+        loop = asyncio.get_running_loop()
+        guest = asyncio.ensure_future(loop.sock_accept(listening))
+        yield f"nats://127.0.0.1:{listening.getsockname()[1]}", guest
+        (await guest)[0].close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("module", ["cyclopts", "bwpool.cli.app", "bwpool.deliveries"])
+async def test_a_signal_while_it_is_loaded(number, module, tmp_path):
+    """One line and exit code 1, however early."""
+    argv = (sys.executable, "-X", "importtime", "-m", "bwpool", "run", "--out", "out")
+    async with program(*argv, cwd=tmp_path) as loading:
+        while not (await loading.error_line()).endswith(f" {module}"):
+            pass
+        loading.stderr = b""
+        loading.send(number)
+        code = await loading.wait()
+
+    said = [s for s in loading.stderr.decode().splitlines() if "import time" not in s]
+    assert code == 1
+    assert said == ["bwpool: interrupted"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("procs", [1, 12])
+async def test_a_signal_while_converters_start(number, count, procs, tmp_path):
+    """One line: no converter that crashes, no leaked semaphore, no traceback."""
+    async with silent_server() as (url, guest):
+        argv = ("run", "--procs", procs, "--server", url, "--out", "out")
+        async with bwpool(*argv, cwd=tmp_path) as starting:
+            await asyncio.wait_for(asyncio.shield(guest), 20)
+            for _ in range(count):
+                starting.send_group(number)
+            code = await starting.wait()
+
+    assert starting.stderr.decode().splitlines() == ["bwpool: interrupted"]
+    assert code == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("argv", [["setup"], ["submit", "a.jpg"], ["failed", "list"]])
+async def test_a_signal_while_others_connect(number, argv, tmp_path):
+    """Every command ends in the same way."""
+    async with (
+        silent_server() as (url, guest),
+        bwpool(*argv, "--server", url, cwd=tmp_path) as command,
+    ):
+        await asyncio.wait_for(asyncio.shield(guest), 20)
+        command.send(number)
+        code = await command.wait()
+
+    assert command.stderr.decode().splitlines() == ["bwpool: interrupted"]
+    assert code == 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ import structlog
 import uvloop
 from cyclopts import Group, Parameter
 
+from bwpool.cli import process
 from bwpool.cli.options import server_in_file
 from bwpool.errors import BwpoolError, ConfigError
 from bwpool.queue.contexts import Endpoint, resolve
@@ -73,20 +76,36 @@ def execute(
 ) -> int:
     """Run a command's coroutine and return its exit code, errors explained.
 
-    `log_level` counts where nobody asked for another.
+    `log_level` counts where nobody asked for another. A command that does not handle
+    signals itself is cancelled by one, and its clean-up interrupted by another.
     """
+
+    async def interruptible() -> int:
+        process.cancel_on_signals()
+        try:
+            return await command()
+        except BwpoolError:
+            # Up to Python 3.11, what is waited for can swallow being cancelled.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from None
+            raise
+
     configure_logging(common, log_level)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as a Runner wants it
     try:
-        return uvloop.run(command())
+        return uvloop.run(interruptible())
     except ConfigError as error:
         complain(error)
         return MISUSED
     except BwpoolError as error:
         complain(error)
         return FAILED
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         complain("interrupted")
         return FAILED
+    finally:
+        process.end_on_signals()  # the loop has put others back
 
 
 def complain(problem: object) -> None:

@@ -8,19 +8,20 @@ kill or a recycling touches this slot's jobs and no others. Called by `pool`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from typing import BinaryIO, cast
 
-from bwpool.pool.converter import Load, enlist, serve
+from bwpool.pool.converter import IGNORED_SIGNALS, Load, enlist, serve
 from bwpool.pool.page import PAGE_BYTES, Doing, Page
 from bwpool.pool.wear import peak_memory_of
 from bwpool.pool.wire import Message, Order, decode_message, encode_order
@@ -115,7 +116,8 @@ class Slot:
             initializer=enlist,
             initargs=(theirs,),
         )
-        serving = self._executor.submit(serve, load, settings)
+        with _signals_blocked():
+            serving = self._executor.submit(serve, load, settings)
         theirs.close()
         self._process = _only_process(self._executor)
         self.pid = self._process.pid or 0
@@ -240,6 +242,16 @@ def _only_process(executor: ProcessPoolExecutor) -> BaseProcess:
     """
     (process,) = executor._processes.values()
     return process
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Have a process started that no signal ends before `enlist` ignores them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _call_in(
