@@ -7,9 +7,9 @@ import sys
 import cyclopts
 
 import bwpool
-from bwpool.cli import options
+from bwpool.cli import options, process
 from bwpool.cli.backfill import backfill
-from bwpool.cli.common import MISUSED, complain
+from bwpool.cli.common import DONE, FAILED, MISUSED, complain
 from bwpool.cli.dev import dev
 from bwpool.cli.events import events
 from bwpool.cli.failed import app as failed
@@ -66,16 +66,29 @@ def known_options(app: cyclopts.App) -> frozenset[str]:
 
 def run_command_line() -> None:
     """Run the command that the process was called with, and exit."""
-    argv = sys.argv[1:]
+    try:
+        code = _run(sys.argv[1:])
+        sys.stdout.flush()
+    except OSError as error:
+        if not process.is_lost(sys.stdout, is_suspect=True):
+            raise
+        code = FAILED
+        if not isinstance(error, BrokenPipeError):
+            complain(f"can't write to stdout: {error.strerror}")
+    process.is_lost(sys.stderr)
+    sys.exit(code)
+
+
+def _run(argv: list[str]) -> int:
+    """Run a command and return its exit code; misuse is explained."""
     app = make_app()
     try:
         app.config = options.sources(options.config_path(argv), known_options(app))
-        code = app(argv, print_error=False, exit_on_error=False)
+        # Help and the version return None.
+        return app(argv, print_error=False, exit_on_error=False) or DONE
     except cyclopts.UnusedCliTokensError as error:
         words = " ".join(error.unused_tokens or ())
         complain(f"{words!r} is neither a command nor expected here: see --help")
-        code = MISUSED
     except (ConfigError, cyclopts.CycloptsError) as error:
         complain(error)
-        code = MISUSED
-    sys.exit(code)
+    return MISUSED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
@@ -110,7 +111,8 @@ def execute(
 
 def complain(problem: object) -> None:
     """Say on stderr, in one line, what is wrong."""
-    print(f"bwpool: {problem}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # then there is nobody to tell
+        print(f"bwpool: {problem}", file=sys.stderr)
 
 
 def printable(text: str) -> str:
@@ -146,13 +148,19 @@ def _escape(
 
 
 class _Stderr:
-    """Whatever stderr is at the moment: a progress bar puts itself in between."""
+    """Whatever stderr is at the moment: a progress bar puts itself in between.
+
+    That nobody reads it any more is no reason to stop working.
+    """
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
 
 
 def configure_logging(common: CommonSettings, default: LogLevel = "info") -> None:

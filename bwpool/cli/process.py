@@ -1,7 +1,7 @@
 """What this process is to the world around it: its signals and its standard files.
 
-Called by `__main__` before anything else, so it imports next to nothing; and by
-`common`, around every command.
+Called by `__main__` before anything else, so it imports next to nothing; and around
+every command by `common` and `app`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from types import FrameType
+from typing import TextIO
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What asks a command to end."""
@@ -43,6 +44,24 @@ def open_standard_files() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def is_lost(file: TextIO, *, is_suspect: bool = False) -> bool:
+    """Tell whether a standard file can't be written to, and if so, empty it.
+
+    What is left in it would be complained about when the interpreter ends. One that
+    is suspect gets a line more: what it failed to write may have left it already.
+    """
+    try:
+        file.write("\n" if is_suspect else "")
+        file.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, file.fileno())
+        os.close(null)
+        file.flush()
+        return True
+    return False
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
