@@ -7,8 +7,11 @@ import asyncio
 import json
 import tempfile
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+S = TypeVar("S")
 
 Found = dict[str, Any]
 """What a benchmark has found, ready for JSON."""
@@ -19,11 +22,25 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     made.add_argument("--quick", action="store_true", help="tiny, for a first look")
     made.add_argument("--json", action="store_true", help="end with a JSON object")
-    made.add_argument(
-        "--work", type=Path, help="where to put queues and outputs; default: a new "
-        "temporary folder"
-    )  # fmt: skip
     return made
+
+
+def parser_in_rounds(doc: str | None) -> argparse.ArgumentParser:
+    """Make a command line for a benchmark that goes in rounds."""
+    made = parser(doc)
+    made.add_argument("--rounds", type=int, help="how often everybody takes a turn")
+    made.add_argument(
+        "--work", type=Path, help="where to put queues and outputs, instead of /tmp"
+    )
+    return made
+
+
+def sizes_of(given: argparse.Namespace, quick: S, full: S) -> S:
+    """Return how much to measure, as the command line wants it."""
+    sizes = quick if given.quick else full
+    if given.rounds:
+        return replace(sizes, rounds=given.rounds)  # type: ignore[type-var]
+    return sizes
 
 
 def run(
@@ -34,6 +51,13 @@ def run(
     """Measure in a temporary folder, show what was found, and end with it as JSON."""
     with tempfile.TemporaryDirectory(prefix="bwpool-bench-", dir=given.work) as folder:
         found = asyncio.run(_await(measure(Path(folder))))
+    report(given, found, show)
+
+
+def report(
+    given: argparse.Namespace, found: Found, show: Callable[[Found], None]
+) -> None:
+    """Show what was found, and end with it as JSON if that is wanted."""
     show(found)
     if given.json:
         print(json.dumps(found))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -19,12 +20,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.corpus import Sample
-from benchmarks.processes import held_still, running
+from benchmarks.outputs import verify
+from benchmarks.processes import cpu_seconds, held_still, running
 from benchmarks.queues import Queue, job
 from benchmarks.redis import Redis
 
 SETTLE = 1.0
 """Seconds for a worker that came late to the warming up."""
+
+WARM_UP = 1 / 8
+"""How many jobs come before those that count, as a share of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Batch:
     count: int
     out: Path
     procs: int
+    settle: float = SETTLE
 
     def jobs(self, prefix: str, count: int) -> list[tuple[str, Path]]:
         """Name jobs: the output's name without extension, and the source."""
@@ -42,6 +48,11 @@ class Batch:
             (f"{prefix}{number}", self.samples[number % len(self.samples)].path)
             for number in range(count)
         ]
+
+    def warm_up(self) -> list[bytes]:
+        """Write the jobs that come before the clock starts."""
+        count = max(2 * self.procs, round(self.count * WARM_UP))
+        return self.payloads("warm-", count)
 
     def payloads(self, prefix: str, count: int) -> list[bytes]:
         """Write jobs as messages."""
@@ -53,6 +64,27 @@ class Batch:
             self.out / f"{name}{source.suffix}": source
             for name, source in self.jobs("", self.count)
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What a batch took."""
+
+    seconds: float
+    cpu_seconds: float = 0.0
+    """CPU of the process that was started, not of those that it started; 0: unknown."""
+    server_cpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a contender did in one round."""
+
+    images_per_s: float
+    off: float
+    """The largest difference in mean tone, of 255."""
+    cpu_us_per_job: float
+    server_us_per_job: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +103,7 @@ class Contender(ABC):
     keeps_tone: bool = True
 
     @abstractmethod
-    async def convert(self, batch: Batch) -> float:
+    async def convert(self, batch: Batch) -> Timing:
         """Convert a batch and return the seconds it took."""
 
     def count_for(self, seconds: float, samples: Sequence[Sample], procs: int) -> int:
@@ -93,21 +125,26 @@ class OnJetStream(Contender):
     """How often to start it; None: once, and it starts `procs` processes itself."""
     env: dict[str, str] = field(default_factory=dict)
 
-    async def convert(self, batch: Batch) -> float:
+    async def convert(self, batch: Batch) -> Timing:
         """Start the workers, and time them."""
         async with contextlib.AsyncExitStack() as stack:
             workers = [
                 await stack.enter_async_context(self._worker(batch))
                 for _ in range(self.times or 1)
             ]
-            await self.queue.fill(batch.payloads("warm-", 8 * batch.procs))
+            await self.queue.fill(batch.warm_up())
             await self.queue.wait_until_empty()
-            await asyncio.sleep(SETTLE)
+            await asyncio.sleep(batch.settle)
             with held_still(*workers):
                 await self.queue.fill(batch.payloads("", batch.count))
-            started = time.monotonic()
+            started, cpu = time.monotonic(), cpu_seconds(workers[0].pid)
+            server_cpu = self.queue.cpu_seconds
             await self.queue.wait_until_empty()
-            return time.monotonic() - started
+            return Timing(
+                time.monotonic() - started,
+                cpu_seconds(workers[0].pid) - cpu,
+                self.queue.cpu_seconds - server_cpu,
+            )
 
     @contextlib.asynccontextmanager
     async def _worker(self, batch: Batch) -> AsyncIterator[asyncio.subprocess.Process]:
@@ -125,7 +162,7 @@ class OnRedis(Contender):
 
     python: str
 
-    async def convert(self, batch: Batch) -> float:
+    async def convert(self, batch: Batch) -> Timing:
         """Start Redis and the workers, and time them."""
         program = (self.python, "-m", "benchmarks.peers.celery_app")
         async with Redis.serving(batch.out.parent / "redis") as redis:
@@ -133,16 +170,15 @@ class OnRedis(Contender):
             command = (*program, "work", str(batch.procs))
             with (batch.out / "log").open("wb") as log:
                 async with running(*command, env=env, stderr=log) as workers:
-                    warm_up = batch.payloads("warm-", 8 * batch.procs)
-                    await _feed((*program, "publish"), warm_up, env)
+                    await _feed((*program, "publish"), batch.warm_up(), env)
                     await redis.wait_until_empty()
-                    await asyncio.sleep(SETTLE)
+                    await asyncio.sleep(batch.settle)
                     with held_still(workers):
                         payloads = batch.payloads("", batch.count)
                         await _feed((*program, "publish"), payloads, env)
                     started = time.monotonic()
                     await redis.wait_until_empty()
-                    return time.monotonic() - started
+                    return Timing(time.monotonic() - started)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +187,7 @@ class ByParallel(Contender):
 
     command: tuple[str, ...]
 
-    async def convert(self, batch: Batch) -> float:
+    async def convert(self, batch: Batch) -> Timing:
         """Time the whole command."""
         jobs = batch.jobs("", batch.count)
         pairs = [f"{path}\t{batch.out / name}{path.suffix}" for name, path in jobs]
@@ -166,7 +202,7 @@ class ByParallel(Contender):
         )
         started = time.monotonic()
         await _feed(command, [pair.encode() for pair in pairs], {})
-        return time.monotonic() - started
+        return Timing(time.monotonic() - started)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,12 +211,12 @@ class BarePool(Contender):
 
     sync: bool = True
 
-    async def convert(self, batch: Batch) -> float:
+    async def convert(self, batch: Batch) -> Timing:
         """Start the converters, and time them."""
         sync = "sync" if self.sync else "no"
         given = (str(batch.procs), str(batch.out), sync)
         command = (sys.executable, "-m", "benchmarks.bare", *given)
-        jobs = [*batch.payloads("warm-", 8 * batch.procs), b""]
+        jobs = [*batch.warm_up(), b""]
         jobs += batch.payloads("", batch.count)
         async with running(*command, stdin=PIPE, stdout=PIPE) as process:
             assert process.stdin is not None
@@ -190,10 +226,26 @@ class BarePool(Contender):
             await process.stdout.readuntil(b"ready\n")
             started = time.monotonic()
             await process.stdout.readuntil(b"done\n")
-            seconds = time.monotonic() - started
+            timing = Timing(time.monotonic() - started)
             if await process.wait():
                 sys.exit("the bare pool failed")
-            return seconds
+            return timing
+
+
+async def take_turn(contender: Contender, batch: Batch) -> Turn:
+    """Let a contender convert a batch, and look at what it made."""
+    batch.out.mkdir(parents=True)
+    timing = await contender.convert(batch)
+    seen = verify(contender.name, batch.outputs(), keeps_tone=contender.keeps_tone)
+    shutil.rmtree(batch.out)
+    # What is still to be written would burden whoever comes next.
+    await asyncio.to_thread(os.sync)
+    return Turn(
+        images_per_s=batch.count / timing.seconds,
+        off=seen.off,
+        cpu_us_per_job=timing.cpu_seconds / batch.count * 1e6,
+        server_us_per_job=timing.server_cpu_seconds / batch.count * 1e6,
+    )
 
 
 async def _feed(

@@ -15,9 +15,7 @@ import argparse
 import io
 import json
 import os
-import platform
 import random
-import shutil
 import statistics
 import subprocess
 import sys
@@ -25,7 +23,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +33,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks import corpus
+from benchmarks.command import parser, report
 from benchmarks.corpus import Sample
+from benchmarks.host import host
+from benchmarks.outputs import gray_of
+from benchmarks.programs import graphicsmagick, imagemagick
+from benchmarks.turns import spread
 from bwpool.convert import convert, prepare
-from bwpool.convert.dither import kernel_name
 from bwpool.job import Job
 from bwpool.pool.pool import CHILD_ENVIRONMENT
 from bwpool.settings import ConvertSettings
@@ -125,9 +126,9 @@ class Bench:
         if self.sample.path.suffix == ".jpg":
             every["decode simplejpeg"] = self._decode_simplejpeg
             every["decode pillow"] = self._decode_pillow
-        if shutil.which("convert-im6.q16") or shutil.which("magick"):
+        if imagemagick():
             every["imagemagick"] = self._imagemagick
-        if shutil.which("gm"):
+        if graphicsmagick():
             every["graphicsmagick"] = self._graphicsmagick
         return every
 
@@ -159,16 +160,16 @@ class Bench:
         return path
 
     def _imagemagick(self) -> Path:
-        return self._run(shutil.which("convert-im6.q16") or "magick", "imagemagick.jpg")
+        return self._run(imagemagick(), "imagemagick.jpg")
 
     def _graphicsmagick(self) -> Path:
-        return self._run("gm convert", "graphicsmagick.jpg")
+        return self._run(graphicsmagick(), "graphicsmagick.jpg")
 
-    def _run(self, command: str, name: str) -> Path:
+    def _run(self, command: list[str], name: str) -> Path:
         path = self.out / name
         options = ["-monochrome", "-quality", str(QUALITY)]
         subprocess.run(
-            [*command.split(), str(self.sample.path), *options, str(path)], check=True
+            [*command, str(self.sample.path), *options, str(path)], check=True
         )
         return path
 
@@ -178,7 +179,7 @@ class Bench:
     def _decode_pillow(self) -> None:
         with Image.open(io.BytesIO(self.data)) as image:
             image.draft("L", image.size)
-            image.decodermaxblock = len(self.data)  # type: ignore[attr-defined]
+            image.decodermaxblock = len(self.data)
             image.load()
 
     def _encode_simplejpeg(self) -> None:
@@ -188,13 +189,6 @@ class Bench:
         Image.fromarray(self.dithered[..., 0]).save(
             io.BytesIO(), "JPEG", quality=QUALITY
         )
-
-
-def gray_of(path: Path) -> Pixels:
-    """Return a picture's luma, by Pillow."""
-    with Image.open(path) as image:
-        image.draft("L", image.size)
-        return np.asarray(image.convert("L"))
 
 
 def take_turns(bench: Bench, rounds: int) -> dict[str, list[float]]:
@@ -261,7 +255,7 @@ def speeds(bench: Bench, rounds: int) -> list[Speed]:
             picture=bench.sample.name,
             contender=name,
             seconds=medians[name],
-            spread=_spread(times[name]),
+            spread=spread(times[name]),
             images_per_second=1 / medians[name],
             megapixels_per_second=bench.sample.megapixels / medians[name],
             share_of_floor=floor and floor / medians[name],
@@ -275,13 +269,6 @@ def _floor(medians: dict[str, float]) -> float | None:
     decoders = [medians[name] for name in medians if name.startswith("decode")]
     encoders = [medians[name] for name in medians if name.startswith("encode")]
     return min(decoders) + min(encoders) if decoders else None
-
-
-def _spread(times: list[float]) -> float:
-    if len(times) < 4:
-        return 0.0
-    low, middle, high = statistics.quantiles(times, n=4)
-    return (high - low) / middle
 
 
 def fidelities(bench: Bench) -> list[Fidelity]:
@@ -353,26 +340,6 @@ def _status(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def host() -> dict[str, str]:
-    """Say where and with what this runs."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
-        "python": platform.python_version(),
-        "libvips": ".".join(str(pyvips.version(part)) for part in range(3)),
-        "pillow": metadata.version("pillow"),
-        "simplejpeg": metadata.version("simplejpeg"),
-        "kernel": kernel_name(),
-        "commit": commit.stdout.strip() or "unknown",
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
 def measure(samples: list[Sample], folder: Path, *, quick: bool) -> dict[str, Any]:
     """Take all the measurements."""
     prepare(ConvertSettings())
@@ -438,16 +405,12 @@ def _ratio(value: float | None) -> str:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny pictures, two rounds"
-    )
-    parser.add_argument("--json", action="store_true", help="end with a JSON object")
-    parser.add_argument(
+    arguments = parser(__doc__)
+    arguments.add_argument(
         "--pictures", type=Path, help="a folder of pictures of one's own"
     )
-    parser.add_argument("--probe", nargs=3, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    arguments.add_argument("--probe", nargs=3, help=argparse.SUPPRESS)
+    given = arguments.parse_args()
     if given.probe:
         path, method, target = given.probe
         print(json.dumps(probe(Path(path), method, target)))
@@ -459,9 +422,7 @@ def main() -> None:
         else:
             samples = corpus.render(folder, quick=given.quick)
         found = measure(samples, folder, quick=given.quick)
-    show(found)
-    if given.json:
-        print(json.dumps(found))
+    report(given, found, show)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyvips
@@ -106,7 +107,8 @@ def _sky(width: int, height: int, random: np.random.Generator) -> Plane:
     down = np.linspace(0, 1, height)[:, None, None]
     zenith, horizon = np.array([70.0, 120.0, 200.0]), np.array([225.0, 215.0, 200.0])
     clouds = _fractal(width, height, 1.7, random)[..., None].clip(0, None) * 70
-    return zenith * (1 - down) + horizon * down + clouds
+    sky: Plane = zenith * (1 - down) + horizon * down + clouds
+    return sky
 
 
 def _hills(picture: Plane, distance: float, random: np.random.Generator) -> None:
@@ -147,10 +149,11 @@ def _fractal(
     frequency = np.hypot(across, down)
     frequency[0, 0] = np.inf
     spectrum = np.fft.rfft2(random.normal(size=(height, width))) / frequency**roughness
-    noise: Plane = np.fft.irfft2(spectrum, s=(height, width))
-    return noise / noise.std()
+    noise = np.fft.irfft2(spectrum, s=(height, width))
+    scaled: Plane = noise / noise.std()
+    return scaled
 
 
-def _save(image: Image.Image, path: Path, **options: object) -> Sample:
+def _save(image: Image.Image, path: Path, **options: Any) -> Sample:
     image.save(path, **options)
     return Sample(path.name, path, *image.size)

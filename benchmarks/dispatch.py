@@ -14,21 +14,36 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from subprocess import PIPE
 from typing import Any
 
-from benchmarks.command import Found, parser, run, show_host, spelled
+from benchmarks.command import (
+    Found,
+    parser_in_rounds,
+    run,
+    show_host,
+    sizes_of,
+    spelled,
+)
 from benchmarks.host import host
-from benchmarks.processes import held_still, running
+from benchmarks.processes import held_still
 from benchmarks.queues import Queue, empty_jobs, queueing
-from benchmarks.supervise import Stamp, Work
+from benchmarks.rounds import (
+    Round,
+    check_empty,
+    compared,
+    cost,
+    describe,
+    drain,
+    sleep_alone,
+)
+from benchmarks.supervise import Work
 from benchmarks.supervised import supervised
-from benchmarks.turns import ROUNDS, ratios, summary, take_turns
+from benchmarks.turns import ROUNDS, summary, take_turns
 
 SLOTS = 2
 NAP = 0.003
@@ -56,47 +71,6 @@ class Sizes:
 QUICK = Sizes(2, 2_000, ((4, 400), (8, 800)), 0.3, 100, 2_000, 3)
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One round of one supervisor."""
-
-    jobs_per_s: float
-    cpu_us_per_job: float
-    server_us_per_job: float
-    """The server's CPU: delivery, advisory, ack; not the publishing."""
-    written_bytes_per_job: float
-    """What the server had written to the disk meanwhile."""
-
-
-async def drain(queue: Queue, work: Work, jobs: int) -> Round:
-    """Fill the queue, then let a new supervisor empty it."""
-    await queue.fill(empty_jobs(jobs))
-    server, written = queue.cpu_seconds, queue.written_bytes
-    async with supervised(queue.url, work) as supervisor:
-        last = await supervisor.until(jobs)
-        server = queue.cpu_seconds - server
-        written = queue.written_bytes - written
-        await check_empty(queue)
-    first = supervisor.stamps[0]
-    return Round(
-        jobs_per_s=jobs / (last.time - first.time),
-        cpu_us_per_job=cost(first, last),
-        server_us_per_job=server / jobs * 1e6,
-        written_bytes_per_job=written / jobs,
-    )
-
-
-def cost(first: Stamp, last: Stamp) -> float:
-    """Return the microseconds of CPU that a job cost between two stamps."""
-    return (last.cpu - first.cpu) / (last.settled - first.settled) * 1e6
-
-
-async def check_empty(queue: Queue) -> None:
-    """Exit unless all that was published is acknowledged."""
-    if left := await queue.left():
-        sys.exit(f"all is settled, but {left} messages are still in the stream")
-
-
 async def warm_up(queue: Queue, jobs: int) -> None:
     """Do a round that isn't counted, but whose advisories are."""
     heard = set()
@@ -112,15 +86,6 @@ async def warm_up(queue: Queue, jobs: int) -> None:
         sys.exit(f"{jobs} jobs, but {len(heard)} advisories")
 
 
-async def sleep_alone(slots: int, duration: float) -> float:
-    """Return how often sleepers sleep a second, without pool or queue."""
-    given = map(str, (slots, NAP, duration))
-    command = (sys.executable, "-m", "benchmarks.loads", *given)
-    async with running(*command, stdout=PIPE) as process:
-        answer, _ = await process.communicate()
-    return float(answer)
-
-
 async def measure_rounds(queue: Queue, sizes: Sizes) -> Found:
     """Let no-op converters, sleepers, and the same sleepers alone take turns."""
     drains: dict[str, Callable[[], Awaitable[Round]]] = {
@@ -130,7 +95,7 @@ async def measure_rounds(queue: Queue, sizes: Sizes) -> Found:
     for slots, jobs in sizes.sleepers:
         work = Work(slots, NAP, every=jobs)
         drains[f"sleep {slots}"] = partial(drain, queue, work, jobs)
-        naps[f"alone {slots}"] = partial(sleep_alone, slots, sizes.alone)
+        naps[f"alone {slots}"] = partial(sleep_alone, slots, NAP, sizes.alone)
     rounds: dict[str, list[Any]] = await take_turns({**drains, **naps}, sizes.rounds)
     idle = describe(rounds["idle"])
     return {
@@ -149,47 +114,50 @@ async def measure_rounds(queue: Queue, sizes: Sizes) -> Found:
     }
 
 
-def describe(rounds: list[Round]) -> Found:
-    """Summarize each figure over the rounds."""
-    return {
-        field.name: summary([getattr(one, field.name) for one in rounds])
-        for field in fields(Round)
-    }
-
-
-def compared(rounds: list[Round], alone: list[float]) -> Found:
-    """Summarize sleepers behind a queue beside the same sleepers alone."""
-    return {
-        **describe(rounds),
-        "alone_per_s": summary(alone),
-        "share_of_alone": ratios([one.jobs_per_s for one in rounds], alone),
-    }
-
-
 async def measure_depth(queue: Queue, sizes: Sizes) -> Found:
     """Compare the cost of a job in a short queue with that in a long one."""
+    shallow = await costs_in_short_queue(queue, sizes)
+    server, written = queue.cpu_seconds, queue.written_bytes
     await queue.fill(empty_jobs(sizes.deep))
+    server, written = queue.cpu_seconds - server, queue.written_bytes - written
     stored = await queue.stored_bytes()
-    async with supervised(queue.url, Work(SLOTS, every=sizes.shallow)) as supervisor:
-        await supervisor.until(sizes.deep)
-        for number in range(1, sizes.windows + 1):
-            with held_still(supervisor.process):
-                await queue.fill(empty_jobs(sizes.shallow))
-            await supervisor.until(sizes.deep + number * sizes.shallow)
-        await check_empty(queue)
-    costs = [cost(*pair) for pair in pairwise(supervisor.stamps)]
-    # The first window contains the start.
-    deep = summary(costs[1 : sizes.windows + 1])
-    shallow = summary(costs[-sizes.windows :])
+    costs = await costs_in_long_queue(queue, sizes)
+    # As far into a supervisor's life; the first window contains its start.
+    deep = costs[1 : sizes.windows + 1]
+    tenths = falling(costs, sizes)
     return {
         "at": [
-            {"messages": sizes.shallow, "cpu_us_per_job": shallow},
-            {"messages": sizes.deep, "cpu_us_per_job": deep},
+            {"messages": sizes.shallow, "cpu_us_per_job": summary(shallow)},
+            {"messages": sizes.deep, "cpu_us_per_job": summary(deep)},
         ],
-        "deep_to_shallow": deep["median"] / shallow["median"],
-        "falling": falling(costs[: sizes.deep // sizes.shallow], sizes),
-        "stored_bytes_per_job": stored / sizes.deep,
+        "deep_to_shallow": median(deep) / median(shallow),
+        "falling": tenths,
+        "last_to_first": tenths[-1]["cpu_us_per_job"] / tenths[0]["cpu_us_per_job"],
+        "publishing": {
+            "server_us_per_job": server / sizes.deep * 1e6,
+            "written_bytes_per_job": written / sizes.deep,
+            "stored_bytes_per_job": stored / sizes.deep,
+        },
     }
+
+
+async def costs_in_short_queue(queue: Queue, sizes: Sizes) -> list[float]:
+    """Let a supervisor empty the same short queue again and again."""
+    async with supervised(queue.url, Work(SLOTS, every=sizes.shallow)) as supervisor:
+        for number in range(1, sizes.windows + 2):
+            with held_still(supervisor.process):
+                await queue.fill(empty_jobs(sizes.shallow))
+            await supervisor.until(number * sizes.shallow)
+        await check_empty(queue)
+    return [cost(*pair) for pair in pairwise(supervisor.stamps)][1:]
+
+
+async def costs_in_long_queue(queue: Queue, sizes: Sizes) -> list[float]:
+    """Let a supervisor empty a queue that is long at first."""
+    async with supervised(queue.url, Work(SLOTS, every=sizes.shallow)) as supervisor:
+        await supervisor.until(sizes.deep)
+        await check_empty(queue)
+    return [cost(*pair) for pair in pairwise(supervisor.stamps)]
 
 
 def falling(costs: list[float], sizes: Sizes) -> list[Found]:
@@ -232,12 +200,14 @@ def show(found: Found) -> None:
     for one in found["depth"]["at"]:
         print(f"  {one['messages']:>9,} {spelled(one['cpu_us_per_job'], '.1f')}")
     print(f"  ratio {found['depth']['deep_to_shallow']:.3f}")
+    ratio = found["depth"]["last_to_first"]
+    print(f"  last tenth of a long run to the first {ratio:.3f}")
 
 
 def main() -> None:
     """Run the benchmark."""
-    given = parser(__doc__).parse_args()
-    sizes = QUICK if given.quick else Sizes()
+    given = parser_in_rounds(__doc__).parse_args()
+    sizes = sizes_of(given, QUICK, Sizes())
     run(given, partial(measure, sizes), show)
 
 

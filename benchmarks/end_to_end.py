@@ -14,23 +14,28 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean, quantiles
 
 from benchmarks import corpus, programs
-from benchmarks.command import Found, parser, run, show_host, spelled
-from benchmarks.contenders import Batch, Contender
+from benchmarks.command import (
+    Found,
+    parser_in_rounds,
+    run,
+    show_host,
+    sizes_of,
+    spelled,
+)
+from benchmarks.contenders import SETTLE, Batch, Contender, Turn, take_turn
 from benchmarks.corpus import Sample
 from benchmarks.host import host
 from benchmarks.lineup import everybody
-from benchmarks.outputs import verify
 from benchmarks.queues import Queue, job, queueing
 from benchmarks.supervise import Work
 from benchmarks.supervised import Supervised, supervised
@@ -47,39 +52,24 @@ SETS = {
 }
 """Cameras write baseline JPEG; the web has all of these."""
 
+MAIN_SETS = ("thumbnails", "photographs")
+"""What the claims are about; the others have fewer rounds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """How much to measure."""
 
     rounds: int = ROUNDS
+    side_rounds: int = 3
     seconds: float = 3.5
     """How long a contender takes for a round, roughly."""
     latencies: int = 60
     """Single jobs for an idle supervisor."""
+    settle: float = SETTLE
 
 
-QUICK = Sizes(1, 0.02, 3)
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What a contender did in one round."""
-
-    images_per_s: float
-    off: float
-    """The largest difference in mean tone, of 255."""
-
-
-async def turn(contender: Contender, batch: Batch) -> Turn:
-    """Let a contender convert a batch, and look at what it made."""
-    batch.out.mkdir(parents=True)
-    seconds = await contender.convert(batch)
-    seen = verify(contender.name, batch.outputs(), keeps_tone=contender.keeps_tone)
-    shutil.rmtree(batch.out)
-    # What is still to be written would burden whoever comes next.
-    await asyncio.to_thread(os.sync)
-    return Turn(batch.count / seconds, seen.off)
+QUICK = Sizes(1, 1, 0.02, 3, 0.1)
 
 
 async def measure_set(
@@ -93,12 +83,13 @@ async def measure_set(
             contender.count_for(sizes.seconds, samples, procs),
             folder / "out",
             procs,
+            sizes.settle,
         )
         for contender in field
     }
     turns = await take_turns(
         {
-            contender.name: partial(turn, contender, batches[contender.name])
+            contender.name: partial(take_turn, contender, batches[contender.name])
             for contender in field
         },
         sizes.rounds,
@@ -115,6 +106,7 @@ async def measure_set(
                 "is_peer": contender.is_peer,
                 "count": batches[contender.name].count,
                 "images_per_s": summary(rates[contender.name]),
+                **costs(contender, turns[contender.name]),
                 "off": max(one.off for one in turns[contender.name]),
             }
             for contender in field
@@ -124,6 +116,16 @@ async def measure_set(
             for name, theirs in rates.items()
             if name != OURS and OURS in rates
         },
+    }
+
+
+def costs(contender: Contender, turns: list[Turn]) -> Found:
+    """Say what supervisor and server cost a job, where there are such."""
+    if contender.name not in (OURS, UNSYNCED):
+        return {}
+    return {
+        "cpu_us_per_job": summary([one.cpu_us_per_job for one in turns]),
+        "server_us_per_job": summary([one.server_us_per_job for one in turns]),
     }
 
 
@@ -163,12 +165,16 @@ def sets_of(given: argparse.Namespace, folder: Path) -> dict[str, list[Sample]]:
     if given.pictures:
         return {"pictures": corpus.gather(given.pictures.absolute())}
     samples = {one.name: one for one in corpus.render(folder, quick=given.quick)}
-    return {name: [samples[one] for one in names] for name, names in SETS.items()}
+    return {
+        name: [samples[one] for one in names]
+        for name, names in SETS.items()
+        if not given.quick or name in MAIN_SETS
+    }
 
 
 async def measure(given: argparse.Namespace, folder: Path) -> Found:
     """Take all the measurements."""
-    sizes = QUICK if given.quick else Sizes()
+    sizes = sizes_of(given, QUICK, Sizes())
     python = given.peers or sys.executable
     sets = sets_of(given, folder)
     every = [sample for samples in sets.values() for sample in samples]
@@ -184,10 +190,13 @@ async def measure(given: argparse.Namespace, folder: Path) -> Found:
         field = [one for one in lineup if not given.only or one.name in given.only]
         found["absent"] = {one.name: one.needs for one in field if one.needs}
         field = [one for one in field if not one.needs]
-        found["sets"] = {
-            name: await measure_set(samples, field, folder, sizes)
-            for name, samples in sets.items()
-        }
+        found["sets"] = {}
+        for name, samples in sets.items():
+            is_side = name in SETS and name not in MAIN_SETS
+            rounds = min(sizes.rounds, sizes.side_rounds) if is_side else sizes.rounds
+            found["sets"][name] = await measure_set(
+                samples, field, folder, replace(sizes, rounds=rounds)
+            )
         found["latency"] = {
             name: await measure_latency(queue, samples, folder / "out", sizes.latencies)
             for name, samples in sets.items()
@@ -232,7 +241,7 @@ def show(found: Found) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    arguments = parser(__doc__)
+    arguments = parser_in_rounds(__doc__)
     arguments.add_argument(
         "--pictures", type=Path, help="a folder of pictures of one's own"
     )

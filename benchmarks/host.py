@@ -76,6 +76,8 @@ def version_of(*command: str) -> str:
         run = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:
         return "not installed"
+    if run.returncode:
+        return "not installed"
     return next(iter(run.stdout.splitlines()), "unknown")
 
 

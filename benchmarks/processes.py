@@ -47,9 +47,9 @@ async def running(
 
 
 async def end(process: Process, patience: float = 5.0) -> None:
-    """End a process group: SIGTERM, then SIGKILL."""
+    """End a process group: SIGTERM to its leader, then SIGKILL to what is left."""
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
+        os.kill(process.pid, signal.SIGTERM)
         os.killpg(process.pid, signal.SIGCONT)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(process.wait(), patience)
@@ -72,12 +72,22 @@ def held_still(*processes: Process) -> Iterator[None]:
 
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time that a process has used, all its threads; 0 if unknown."""
+    return _group_and_cpu(Path(f"/proc/{pid}"))[1]
+
+
+def group_cpu_seconds(group: int) -> float:
+    """Return the CPU time of all processes of a group that still run."""
+    every = map(_group_and_cpu, Path("/proc").glob("[0-9]*"))
+    return sum(seconds for number, seconds in every if number == group)
+
+
+def _group_and_cpu(process: Path) -> tuple[int, float]:
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = (process / "stat").read_text()
     except OSError:
-        return 0.0
-    user, system = stat.rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / TICK
+        return 0, 0.0
+    fields = stat.rpartition(")")[2].split()
+    return int(fields[2]), (int(fields[11]) + int(fields[12])) / TICK
 
 
 def written_bytes(pid: int) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -103,9 +104,10 @@ class Deliveries:
         self._held: dict[tuple[int, int], Lease] = {}
         self._done: dict[tuple[int, int], Settlement] = {}
         """Completed; their acks wait for confirmation."""
-        self._acked: dict[tuple[int, int], None] = {}
+        self._acked: OrderedDict[tuple[int, int], None] = OrderedDict()
         """Out of the queue, the latest `MAX_REMEMBERED`."""
-        self._spent: dict[tuple[int, int], tuple[Job | None, Report]] = {}
+        self._spent: OrderedDict[tuple[int, int], tuple[Job | None, Report]]
+        self._spent = OrderedDict()
         """Incurable; their deliveries are being used up."""
         self._failed_before: set[tuple[int, int]] = set()
         """Failed here at an earlier delivery, not settled since."""
@@ -354,8 +356,11 @@ class Deliveries:
         await self._background.close()
 
 
-def _remember(memory: dict[K, V], key: K, value: V) -> None:
-    """Keep `value`, and forget the oldest where there would be too many."""
+def _remember(memory: OrderedDict[K, V], key: K, value: V) -> None:
+    """Keep `value`, and forget the oldest where there would be too many.
+
+    A plain dict finds its oldest entry by passing all that were deleted before it.
+    """
     memory[key] = value
     if len(memory) > MAX_REMEMBERED:
-        del memory[next(iter(memory))]
+        memory.popitem(last=False)

@@ -145,8 +145,10 @@ class Program:
 
 
 @contextlib.asynccontextmanager
-async def program(*argv, env=None, cwd=None, stdin=None) -> AsyncIterator[Program]:
-    """Run `argv` in a process group of its own."""
+async def program(
+    *argv, env=None, cwd=None, stdin=None, is_open=False
+) -> AsyncIterator[Program]:
+    """Run `argv` in a process group of its own; `is_open`: more stdin might come."""
     clean = {
         k: v for k, v in os.environ.items() if not k.startswith(("NATS_", "BWPOOL"))
     }
@@ -163,7 +165,8 @@ async def program(*argv, env=None, cwd=None, stdin=None) -> AsyncIterator[Progra
     )
     if stdin is not None:
         process.stdin.write(stdin)
-        process.stdin.close()
+        if not is_open:
+            process.stdin.close()
     running = Program(process)
     try:
         yield running

@@ -61,6 +61,13 @@ class NatsServer:
         self._read_ports()
         return self
 
+    def configure(self, extra: str) -> None:
+        """Replace what was added to the configuration, and have it read again."""
+        config = self.folder / "server.conf"
+        config.write_text(config.read_text().replace(self.extra, extra))
+        self.extra = extra
+        self.send(signal.SIGHUP)
+
     def _read_ports(self) -> None:
         assert self.process is not None
         deadline = time.monotonic() + START_TIMEOUT
@@ -128,6 +135,11 @@ class Wire:
         for writer in self._writers:
             writer.transport.abort()
         self._writers.clear()
+
+    def say(self, line: bytes) -> None:
+        """Say something to the clients, as if the server had."""
+        for writer in self._writers[::2]:
+            writer.write(line)
 
     def go_dead(self) -> None:
         """Let the connections there are hang: a dead network. New ones work."""

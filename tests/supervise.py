@@ -15,6 +15,10 @@ async def main(url: str, options: dict) -> int:
     """Supervise until a signal, or until a burst is over."""
     import workloads
 
+    from bwpool.queue import connection, puller
+
+    puller.HEARTBEAT = options.get("heartbeat", puller.HEARTBEAT)
+    connection.CHECK_WITHIN = min(connection.CHECK_WITHIN, puller.HEARTBEAT)
     from bwpool.cli.common import CommonSettings, configure_logging
     from bwpool.cli.session import supervising, until_stopped
     from bwpool.queue.contexts import Endpoint

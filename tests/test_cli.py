@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from processes import (
     publish_all,
     stored,
 )
+from queues import deliver
 
 import bwpool as package
 
@@ -295,6 +297,17 @@ async def test_setup_leaves_what_it_can_not_repair(server, connection, names):
     assert "retention" in run.stdout.decode()
 
 
+async def submit_json(*argv, env):
+    """Submit with `--json`, one image good and one bad; return how each ended."""
+    async with bwpool("submit", *argv, "--json", env=env) as submit:
+        assert await submit.wait() == 1, submit.stderr.decode()
+    ends = [orjson.loads(line) for line in submit.stdout.splitlines()]
+    assert [sorted(end) for end in ends] == [
+        ["id", "image", "kind", "outcome", "reason", "seq"]
+    ] * len(ends)
+    return {end["image"]: (end["outcome"], end["kind"]) for end in ends}
+
+
 async def test_submit_waits_for_the_picture(server, connection, names, photo, tmp_path):
     """The sequence is printed, the picture is there, and a bad one is exit code 1."""
     env = environment(server, names, OUTDIR=str(tmp_path / "out"))
@@ -309,6 +322,12 @@ async def test_submit_waits_for_the_picture(server, connection, names, photo, tm
             assert await submit.wait() == 1, submit.stderr.decode()
         assert "bad-image" in submit.stderr.decode()
 
+        told = await submit_json(photo, __file__, "--wait", env=env)
+        assert told[photo.as_uri()] == ("converted", None)
+        assert told[Path(__file__).as_uri()] == ("failed", "bad-image")
+
+        async with bwpool("failed", "drop", "4", env=env) as drop:
+            assert await drop.wait() == 0, drop.stderr.decode()
         async with bwpool("failed", "list", "--json", env=env) as listing:
             assert await listing.wait() == 0, listing.stderr.decode()
         (row,) = map(orjson.loads, listing.stdout.splitlines())
@@ -418,6 +437,10 @@ async def test_backfill_goes_on_where_it_was_killed(photo, tmp_path):
     assert time.monotonic() - started < 25  # less than the ack wait
 
 
+async def exists(path):
+    return path.exists()
+
+
 async def some_outputs(out, count):
     return out.exists() and len(list(out.glob("*.jpg"))) >= count
 
@@ -480,3 +503,184 @@ async def test_an_interrupted_backfill_is_exit_code_1(tmp_path, photo):
     said = backfill.stdout.decode()
     assert "left: the same command goes on" in said
     assert "Traceback" not in said + backfill.stderr.decode()
+
+
+async def say_backfill(*argv, cwd, code=0, **options):
+    """Run a backfill and return what it prints for people."""
+    async with bwpool("backfill", *argv, cwd=cwd, **options) as backfill:
+        ended = await backfill.wait()
+    assert code == ended, backfill.stdout + backfill.stderr
+    assert b"Traceback" not in backfill.stderr
+    return backfill.stdout.decode()
+
+
+async def test_backfill_does_not_take_what_is_left_for_its_own(photo, tmp_path):
+    """A job left by another folder has the same id, and another image."""
+    for folder in ("A", "B"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "A/x.jpg").write_text("no picture")
+    (tmp_path / "B/x.jpg").write_bytes(photo.read_bytes())
+    first = await run_backfill("A", "--out", "out", cwd=tmp_path, code=1)
+    second = await run_backfill("B", "--out", "out", cwd=tmp_path)
+
+    assert counts(first) == (1, 0, 0, 1)
+    assert counts(second) == (1, 1, 0, 0)
+
+
+async def test_backfill_leaves_the_dead_of_other_inputs_alone(photo, tmp_path):
+    """A source that was removed since costs later runs nothing, their code neither."""
+    gone = photo.parent / "gone.jpg"
+    gone.write_text("no picture")
+    await run_backfill(photo.parent, "--out", "out", cwd=tmp_path, code=1)
+    gone.unlink()
+    started = time.monotonic()
+    second = await run_backfill(photo.parent, "--out", "out", "--force", cwd=tmp_path)
+    third = await run_backfill(photo.parent, "--out", "out", cwd=tmp_path)
+
+    assert counts(second) == (1, 1, 0, 0)
+    assert counts(third) == (1, 0, 1, 0)
+    assert time.monotonic() - started < 12  # two starts, no attempt at what is gone
+
+
+async def test_backfill_reads_a_list_from_standard_input(photo, tmp_path):
+    """`-` is a source, wherever it stands, and a name need not be UTF-8."""
+    odd = os.fsencode(photo.parent) + b"/\xff.jpg"
+    Path(os.fsdecode(odd)).write_bytes(photo.read_bytes())
+    lines = os.fsencode(photo) + b"\n" + odd + b"\n"
+    for argv in (("-", "--out", "a"), ("--out", "b", "-")):
+        summary = await run_backfill(*argv, cwd=tmp_path, stdin=lines, code=1)
+        assert counts(summary) == (2, 1, 0, 1)
+
+
+@pytest.mark.parametrize("typo", ["--forec", "-x", "--metod=otsu"])
+async def test_backfill_catches_misspelt_options(photo, tmp_path, typo):
+    """They are no sources, though `-` is one."""
+    async with bwpool("backfill", photo, "--out", "out", typo, cwd=tmp_path) as run:
+        assert await run.wait() == 2
+
+    assert f"no option {typo}" in run.stderr.decode()
+
+
+async def test_backfill_waiting_for_a_list_can_be_interrupted(tmp_path):
+    """Ctrl-C ends it though nothing has come yet."""
+    argv = (sys.executable, "-m", "bwpool", "backfill", "-", "--out", tmp_path / "out")
+    async with program(*argv, stdin=b"", is_open=True) as backfill:
+        # The output folder is made right before the list is read.
+        await eventually(lambda: exists(tmp_path / "out"))
+        backfill.send_group(signal.SIGINT)
+        assert await backfill.wait(10) == 1
+
+    assert b"Traceback" not in backfill.stderr
+
+
+async def test_backfill_ends_with_its_server(photo, tmp_path):
+    """A server that was killed is told with its log, and what is left is counted."""
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    with Image.open(photo) as picture:
+        big = picture.resize((3000, 2000))
+    for i in range(60):
+        big.save(archive / f"{i}.jpg")
+    async with bwpool("backfill", "archive", "--out", "out", cwd=tmp_path) as backfill:
+        await eventually(lambda: some_outputs(tmp_path / "out", 2))
+        (server,) = [
+            process
+            for process in psutil.Process(backfill.pid).children(recursive=True)
+            if process.name() == "nats-server"
+        ]
+        server.kill()
+        assert await backfill.wait(20) == 1
+
+    assert "nats-server.log" in backfill.stderr.decode()
+    assert "left: the same command goes on" in backfill.stdout.decode()
+    assert "Traceback" not in backfill.stderr.decode()
+
+
+async def test_backfill_survives_a_shared_server_that_is_away(
+    new_server, photo, tmp_path
+):
+    """Six seconds without it, and every picture is accounted for."""
+    server = new_server()
+    with Image.open(photo) as picture:
+        big = picture.resize((3000, 2000))
+    for i in range(40):
+        big.save(photo.parent / f"{i}.jpg")
+    async with bwpool("setup", "--server", server.url) as setup:
+        assert await setup.wait() == 0
+    argv = ("backfill", photo.parent, "--out", "out", "--server", server.url, "--json")
+    async with bwpool(*argv, "--procs", "1", cwd=tmp_path) as backfill:
+        await eventually(lambda: some_outputs(tmp_path / "out", 1))
+        server.stop()
+        assert len(list((tmp_path / "out").iterdir())) < 41
+        await asyncio.sleep(6)  # longer than a request waits: that is the test
+        server.start()
+        assert await backfill.wait() == 0, backfill.stderr.decode()
+
+    assert counts(json.loads(backfill.stdout)) == (41, 41, 0, 0)
+
+
+async def test_backfill_reports_any_name(photo, tmp_path):
+    """Names that are no text, or would steer a terminal, are shown escaped."""
+    for name in (b"\xff.jpg", b"line\nbreak.jpg", b"\x1b[31m.jpg"):
+        Path(os.fsdecode(os.fsencode(photo.parent) + b"/" + name)).write_bytes(b"")
+    env = {"PYTHONIOENCODING": "utf-8:strict"}
+    said = await say_backfill(
+        photo.parent, "--out", "out", cwd=tmp_path, code=1, env=env
+    )
+    ascii_only = await say_backfill(
+        photo, "--out", "out2", cwd=tmp_path, env={"PYTHONIOENCODING": "ascii"}
+    )
+
+    assert "\\udcff.jpg: invalid-job" in said
+    assert "line\\nbreak.jpg: invalid-job" in said
+    assert "\\x1b[31m.jpg: invalid-job" in said
+    assert "tries" not in said  # the same names again can't help
+    assert "1 picture converted" in ascii_only
+
+
+async def test_backfill_of_nothing_says_so(tmp_path):
+    """A folder without pictures is no failure."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/notes.txt").touch()
+    (tmp_path / "empty/link").symlink_to("/")
+    said = await say_backfill("empty", "--out", "out", cwd=tmp_path)
+
+    assert said.splitlines() == [
+        "no pictures in empty",
+        "1 file left alone, no pictures",
+        "1 folder left alone, only linked to",
+    ]
+
+
+async def test_backfill_beside_its_sources_twice(photo):
+    """Its own outputs are no inputs of the second run."""
+    options = (photo.parent, "--out", photo.parent, "--format", "tiff")
+    first = await run_backfill(*options, cwd=photo.parent)
+    second = await run_backfill(*options, cwd=photo.parent)
+
+    assert counts(first) == (1, 1, 0, 0)
+    assert counts(second) == (1, 0, 1, 0)
+
+
+async def test_backfill_tells_what_stopped_the_filling(
+    server, connection, names, photo, tmp_path
+):
+    """A shared stream that is full: what is under way is finished or handed back."""
+    await create_seed_topology(connection, names)
+    config = (await connection.api(f"STREAM.INFO.{names.stream}"))["config"]
+    full = config | {"max_msgs": 1, "discard": "new"}
+    await connection.api(f"STREAM.UPDATE.{names.stream}", full)
+    for i in range(30):
+        (photo.parent / f"{i}.jpg").write_bytes(photo.read_bytes())
+    env = environment(server, names)
+    async with bwpool(
+        "backfill", photo.parent, "--out", "out", cwd=tmp_path, env=env
+    ) as backfill:
+        assert await backfill.wait() == 1
+
+    said = backfill.stderr.decode()
+    assert "maximum messages exceeded" in said
+    assert "Traceback" not in said
+    assert "left: the same command goes on" in backfill.stdout.decode()
+    if await stored(connection, names):
+        await deliver(connection, names)  # at once, since nobody holds it

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
 
 import pytest
+from queues import setup
 from servers import NatsServer, Wire
 
 from bwpool.errors import InvalidJob, QueueError
@@ -102,8 +103,11 @@ async def test_refusal_of_the_server_is_explained(connection, queue) -> None:
     assert "max_msg_size" in outcome.reason
 
 
-async def test_subject_without_stream_is_explained(connection, names) -> None:
-    """Where no stream listens, the command that makes one is named."""
+async def test_subject_without_stream_is_explained(
+    connection: Connection, names: QueueSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no stream listens for long, the command that makes one is named."""
+    monkeypatch.setattr(publish, "REFUSED_PAUSE", 0.01)
     with pytest.raises(QueueError, match=r"no stream stores .*: run bwpool setup"):
         await receipts(connection, names, [Message(b"x")])
 
@@ -205,3 +209,23 @@ async def test_server_that_stays_away_ends_the_submitting(
 
         with pytest.raises(QueueError, match="has been away for"):
             await receipts(connection, names, [Message(b"x")])
+
+
+async def test_stream_that_is_away_for_a_moment_is_waited_for(
+    connection: Connection, names: QueueSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While its leader changes a stream looks as if it were not there."""
+    monkeypatch.setattr(publish, "REFUSED_PAUSE", 0.05)
+    messages = [Message(b"%d" % i, f"id-{i}") for i in range(20)]
+    refused = asyncio.Event()
+
+    async def note(_msg: object) -> None:
+        refused.set()
+
+    await connection.client.subscribe("_INBOX.>", cb=note)
+    publishing = asyncio.ensure_future(receipts(connection, names, messages))
+    await asyncio.wait_for(refused.wait(), 5)
+    await setup(connection, names)
+
+    assert all(isinstance(outcome, Stored) for outcome in await publishing)
+    assert await stored(connection, names) == 20

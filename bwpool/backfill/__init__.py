@@ -1,5 +1,6 @@
 """A backfill: convert a whole archive, and account for every picture in it.
 
-`inputs` finds the pictures and names their jobs, `ledger` keeps what became of each,
-`feed` fills the queue with those that are not done yet.
+`sources` finds the files, `names` names their jobs, `inputs` makes both one list;
+`ledger` keeps what became of each, and `account` enters it; `feed` fills the queue with
+those that are not done yet; `run` is all of it under way.
 """

@@ -1,25 +1,40 @@
 """Accounting for every input: from our own supervisor, from others', from the outputs.
 
 A job's fate is a settlement of our own supervisor, or an advisory or a failure record
-of somebody else's; and if those were missed, a look at the output in the end.
+of somebody else's; and if those were missed, a look at the output in the end. Somebody
+else's job may have an id of ours, so the image counts as well.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import orjson
 
-from bwpool.backfill.inputs import Input, is_up_to_date
+from bwpool.backfill.inputs import Input, Inputs, is_up_to_date
 from bwpool.backfill.ledger import Ledger
 from bwpool.policy import Completed, Failed, Terminated
 from bwpool.settlement import Settlement
 
 
-def enter_settlement(ledger: Ledger, settlement: Settlement) -> None:
-    """Enter what our own supervisor made of a job."""
+def enter_inputs(ledger: Ledger, inputs: Inputs, *, is_forced: bool) -> None:
+    """Enter all inputs; those that are up to date are skipped, unless forced."""
+    for source, refusal in inputs.refused.items():
+        ledger.refuse(str(source), refusal.kind, refusal.reason)
+    for picture in inputs.pictures:
+        if not is_forced and is_up_to_date(picture):
+            ledger.skipped += 1
+        else:
+            ledger.expect(picture.job_id, str(picture.source))
+
+
+def enter_settlement(
+    ledger: Ledger, images: Mapping[str, str], settlement: Settlement
+) -> None:
+    """Enter what our own supervisor made of a job; `images` are ours by job id."""
     job = settlement.job
-    if job is None:
+    if job is None or images.get(job.id) != job.image:
         return
     match settlement.verdict:
         case Completed(converted):
@@ -28,21 +43,24 @@ def enter_settlement(ledger: Ledger, settlement: Settlement) -> None:
             ledger.fail(job.id, error.kind, error.reason)
 
 
-def enter_advisory(ledger: Ledger, pictures: dict[str, Input], payload: bytes) -> None:
+def enter_advisory(
+    ledger: Ledger, pictures: Mapping[str, Input], payload: bytes
+) -> None:
     """Enter what somebody else has converted."""
     picture = pictures.get(orjson.loads(payload)["id"])
     if picture is not None:
         ledger.convert(picture.job_id, _size(picture.source), _size(picture.output))
 
 
-def enter_record(ledger: Ledger, payload: bytes) -> None:
-    """Enter a failure that somebody recorded."""
+def enter_record(ledger: Ledger, images: Mapping[str, str], payload: bytes) -> None:
+    """Enter a failure that somebody recorded; `images` are ours by job id."""
     record = orjson.loads(payload)
-    if record["final"] and record["id"] is not None:
-        ledger.fail(record["id"], record["kind"], record["reason"])
+    job_id = record["id"]
+    if record["final"] and job_id in images and images[job_id] == record["image"]:
+        ledger.fail(job_id, record["kind"], record["reason"])
 
 
-def reconcile(ledger: Ledger, pictures: dict[str, Input]) -> None:
+def reconcile(ledger: Ledger, pictures: Mapping[str, Input]) -> None:
     """Account for what is left when the queue is empty, by its outputs."""
     for job_id in list(ledger.waiting):
         picture = pictures[job_id]

@@ -1,44 +1,21 @@
-"""Which pictures a backfill is about, and the id of each one's job.
+"""Which pictures a backfill is about, and the id and output of each one's job.
 
-Reads folders and lists, and nothing else. Called by the command line.
+Looks at files, and reads none. Called by the command line.
 """
 
 from __future__ import annotations
 
-import glob
+import errno
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+import stat
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bwpool.errors import ConfigError, InvalidJob
+from bwpool.backfill.names import Place, name_jobs
+from bwpool.backfill.sources import Found, Places, Search
+from bwpool.errors import ConfigError, InvalidJob, SourceMissing, SourceRefused
 from bwpool.storage import output_name
-
-PICTURE_SUFFIXES = frozenset(
-    [
-        ".avif",
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".heic",
-        ".heif",
-        ".j2k",
-        ".jp2",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".jpx",
-        ".png",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
-)
-"""What is taken from a folder; a file that is named itself is always taken."""
-
-Place = tuple[str, ...]
-"""The segments of an id, the file's name last and with its extension."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +27,40 @@ class Input:
     job_id: str
     output: Path
 
+    @property
+    def image(self) -> str:
+        """The source's URI, as its job has it."""
+        return self.source.as_uri()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a source that was found can't be made a job."""
+
+    kind: str
+    reason: str
+
 
 @dataclass(slots=True)
 class Inputs:
     """What was found."""
 
+    sources: tuple[str, ...] = ()
+    """Where it was looked for, as named."""
     pictures: list[Input] = field(default_factory=list)
-    unnameable: dict[Path, str] = field(default_factory=dict)
-    """Pictures whose names can't be job ids, each with the reason."""
+    refused: dict[Path, Refusal] = field(default_factory=dict)
+    """Pictures that can't be made a job."""
     others: int = 0
-    """Files in the folders that are no pictures, going by their names."""
+    """Files that are no pictures, going by their names."""
+    links: int = 0
+    """Links to folders, which are not followed."""
+    outputs: int = 0
+    """Files that were left alone since they are outputs."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing at all to convert."""
+        return not self.pictures and not self.refused
 
 
 def is_up_to_date(picture: Input) -> bool:
@@ -75,136 +76,139 @@ def find_inputs(
 ) -> Inputs:
     """Find the pictures that `sources` name: files, folders, globs, `@list` or `-`.
 
-    `stdin` are the lines that `-` stands for. Raises ConfigError for a source that is
-    not there, two pictures with the same id, or an output that would replace a source.
+    `stdin` are the lines that `-` stands for. A file that is named in several ways is
+    one input, and what lies in `out` is none, unless all sources do. Raises ConfigError
+    for a source that is not there, two pictures with the same id, or an output that
+    would replace a source.
     """
-    inputs = Inputs()
-    places: dict[Place, Path] = {}
+    places = Places(out)
+    search = Search(places, stdin)
+    found: dict[Path, Found] = {}
     for source in sources:
-        prefix = (Path(source).name,) if len(sources) > 1 else ()
-        for path, place in _expand(source, out, stdin, inputs):
-            if len(place) > 1 or path != Path(source):
-                place = prefix + place  # noqa: PLW2901 - completed, not replaced
-            if places.setdefault(place, path) != path:
-                other = places[place]
-                raise ConfigError(
-                    f"{path} and {other} would have the same output: "
-                    "convert the folder above both, or each on its own"
-                )
-    for place, path in _without_extensions(places):
-        _add(inputs, path.absolute(), "/".join(place), out, output_format)
+        for file in search.expand(source, is_one_of_several=len(sources) > 1):
+            found.setdefault(places.resolve_file(file.path), file)
+    fed = _without_outputs(found, places, output_format)
+    inputs = Inputs(
+        tuple(sources),
+        others=search.others,
+        links=search.links,
+        outputs=len(found) - len(fed),
+    )
+    ids = _ids(fed, places, output_format)
+    for real, file in fed.items():
+        output = _add(inputs, file.path.absolute(), ids[file.place], out, output_format)
+        replaced = fed.get(places.resolve_file(output)) if output else None
+        if replaced is not None:
+            raise ConfigError(
+                f"the output of {real} would replace {replaced.path}: "
+                "choose another --out"
+            )
     return inputs
 
 
-def _add(inputs: Inputs, path: Path, job_id: str, out: Path, to: str) -> None:
+def _without_outputs(
+    found: dict[Path, Found], places: Places, to: str
+) -> dict[Path, Found]:
+    """Leave out what this backfill has made before, or is to make.
+
+    That is what lies in the output folder while a source lies elsewhere. Where all
+    sources are in the output folder, it is what has another one's name and something
+    behind it, since there outputs keep their source's extension.
+    """
+    if not all(places.holds(file.base) for file in found.values()):
+        return {
+            real: file for real, file in found.items() if not places.holds(real.parent)
+        }
+    outputs: set[Path] = set()
+    for real, file in sorted(found.items(), key=lambda item: len(item[0].name)):
+        if real not in outputs and _is_beside(real, file, places):
+            outputs |= _output_beside(real, to)
+    return {real: file for real, file in found.items() if real not in outputs}
+
+
+def _output_beside(real: Path, to: str) -> set[Path]:
+    """Return the output of a source in its own folder; raises ConfigError."""
     try:
+        is_itself = output_name(real.stem, real.name, to) == real.name
+        name = output_name(real.name, real.name, to)
+    except InvalidJob:
+        return set()
+    if is_itself:
+        raise ConfigError(
+            f"the output would replace its own source, {real}: choose another --out"
+        )
+    return {real.with_name(name)}
+
+
+def _is_beside(real: Path, file: Found, places: Places) -> bool:
+    """Whether the output goes to its source's folder."""
+    return places.resolve(places.folder.joinpath(*file.place[:-1])) == real.parent
+
+
+def _ids(fed: dict[Path, Found], places: Places, to: str) -> dict[Place, str]:
+    taken: dict[Place, Path] = {}
+    for file in fed.values():
+        if (other := taken.setdefault(file.place, file.path)) != file.path:
+            raise ConfigError(
+                f"{file.path} and {other} would have the same output: "
+                "convert the folder above both, or each on its own"
+            )
+    beside = (
+        file.place for real, file in fed.items() if _is_beside(real, file, places)
+    )
+    return name_jobs(
+        taken,
+        to,
+        long=frozenset(beside),
+        ignores_case=_ignores_case(places.resolve(places.folder)),
+    )
+
+
+def _ignores_case(folder: Path) -> bool:
+    """Whether names that differ in nothing but case are the same there."""
+    for part in (folder, *folder.parents):
+        other = part.with_name(part.name.swapcase()) if part.name else part
+        if other != part:
+            try:
+                return other.samefile(part)
+            except OSError:
+                return False
+    return False
+
+
+def _add(inputs: Inputs, path: Path, job_id: str, out: Path, to: str) -> Path | None:
+    """Add a picture, or why it can't be one; return its output."""
+    try:
+        status = path.stat()
         output = out / output_name(job_id, path.name, to)
     except InvalidJob as error:
-        inputs.unnameable[path] = error.reason
-        return
-    if output.exists() and output.samefile(path):
+        inputs.refused[path] = Refusal(error.kind, error.reason)
+        return None
+    except OSError as error:
+        inputs.refused[path] = _refusal(error)
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        inputs.refused[path] = Refusal(SourceRefused.kind, "it is not a regular file")
+        return None
+    if _is_file(output, status):
         raise ConfigError(
             f"the output would replace its own source, {path}: choose another --out"
         )
     inputs.pictures.append(Input(path, job_id, output))
+    return output
 
 
-def _without_extensions(places: dict[Place, Path]) -> Iterator[tuple[Place, Path]]:
-    """Drop the extension where that leaves the name unique in its folder.
-
-    Ignoring case, since the output's file system may.
-    """
-    stems = Counter(_stem(place) for place in places)
-    for place, path in places.items():
-        if stems[_stem(place)] == 1:
-            yield (*place[:-1], Path(place[-1]).stem), path
-        else:
-            yield place, path
+def _refusal(error: OSError) -> Refusal:
+    """Say what looking at a source came to, in the words of the converters."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        return Refusal(SourceMissing.kind, "there is no such file")
+    if error.errno == errno.ENAMETOOLONG:
+        return Refusal(InvalidJob.kind, "its path is too long")
+    return Refusal(SourceRefused.kind, f"it can't be looked at: {error.strerror}")
 
 
-def _stem(place: Place) -> str:
-    return "/".join((*place[:-1], Path(place[-1]).stem)).casefold()
-
-
-def _expand(
-    source: str, out: Path, stdin: Iterable[str], inputs: Inputs
-) -> Iterator[tuple[Path, Place]]:
-    """Yield the files behind one source, each with its place below it."""
-    path = Path(source)
-    if source == "-":
-        yield from _listed(stdin, "standard input")
-    elif path.is_dir():
-        for file in _walk(path, out, inputs):
-            yield file, file.relative_to(path).parts
-    elif path.exists():
-        yield path, (path.name,)
-    elif source.startswith("@"):
-        yield from _list_file(Path(source[1:]))
-    elif glob.has_magic(source):
-        yield from _matching(source, out, inputs)
-    else:
-        raise ConfigError(f"there is no {source}")
-
-
-def _walk(folder: Path, out: Path, inputs: Inputs) -> Iterator[Path]:
-    """Yield the pictures below `folder`, in order, hidden ones and `out` left out."""
-    for root, folders, files in os.walk(folder, onerror=_refuse):
-        here = Path(root)
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and not _is_same(here / name, out)
-        )
-        for name in sorted(files):
-            if name.startswith("."):
-                continue
-            if Path(name).suffix.lower() in PICTURE_SUFFIXES:
-                yield here / name
-            else:
-                inputs.others += 1
-
-
-def _matching(pattern: str, out: Path, inputs: Inputs) -> Iterator[tuple[Path, Place]]:
-    """Yield what a glob matches; ids begin behind its last plain folder."""
-    base = Path(pattern)
-    while glob.has_magic(str(base)):
-        base = base.parent
-    # Not Path.glob: a pattern may be absolute.
-    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
-    for match in map(Path, matches):
-        if match.is_file():
-            yield match, match.relative_to(base).parts
-        elif "**" not in pattern:
-            for file in _walk(match, out, inputs):
-                yield file, file.relative_to(base).parts
-    if not matches:
-        raise ConfigError(f"nothing matches {pattern}")
-
-
-def _list_file(path: Path) -> Iterator[tuple[Path, Place]]:
+def _is_file(path: Path, status: os.stat_result) -> bool:
     try:
-        with path.open(errors="surrogateescape") as lines:
-            yield from _listed(lines, str(path))
-    except OSError as error:
-        raise ConfigError(f"can't read the list {path}: {error.strerror}") from None
-
-
-def _listed(lines: Iterable[str], name: str) -> Iterator[tuple[Path, Place]]:
-    """Yield the files a list names, a path a line; ids are the paths as written."""
-    for number, line in enumerate(lines, 1):
-        text = line.rstrip("\r\n")
-        if not text:
-            continue
-        path = Path(text)
-        parts = path.parts[1:] if path.is_absolute() else path.parts
-        if ".." in parts:
-            raise ConfigError(f"{name}, line {number}: write {text} without '..'")
-        yield path, parts
-
-
-def _is_same(path: Path, other: Path) -> bool:
-    return other.exists() and path.samefile(other)
-
-
-def _refuse(error: OSError) -> None:
-    raise ConfigError(f"can't read {error.filename}: {error.strerror}")
+        return os.path.samestat(path.stat(), status)
+    except OSError:
+        return False

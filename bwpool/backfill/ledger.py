@@ -60,9 +60,9 @@ class Ledger:
         if source is not None:
             self.failures[job_id] = Failure(source, kind, reason)
 
-    def refuse(self, source: str, reason: str) -> None:
+    def refuse(self, source: str, kind: str, reason: str) -> None:
         """Enter an input that can't be made a job."""
-        self.failures[source] = Failure(source, "invalid-job", reason)
+        self.failures[source] = Failure(source, kind, reason)
 
     def kinds(self) -> Iterable[tuple[str, int]]:
         """Count the failures by kind, the most frequent first."""

@@ -3,44 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import structlog
+from cyclopts import Parameter
 
-from bwpool.backfill import account
-from bwpool.backfill.feed import fill, resume
-from bwpool.backfill.inputs import Input, Inputs, find_inputs, is_up_to_date
+from bwpool.backfill.account import enter_inputs
+from bwpool.backfill.inputs import Inputs, find_inputs
 from bwpool.backfill.ledger import Ledger
+from bwpool.backfill.run import Run
 from bwpool.cli.common import (
     DONE,
     FAILED,
+    MISUSED,
     Common,
     CommonSettings,
     Converters,
     Converting,
     Queue,
     Server,
+    complain,
     execute,
     explicit_endpoint,
     flat,
+    printable,
 )
 from bwpool.cli.progress import showing_progress
 from bwpool.cli.report import report_backfill
-from bwpool.cli.run import STORE, make_out, supervising, until_stopped
+from bwpool.cli.run import STORE, make_out, supervising
 from bwpool.cli.setup import provide
 from bwpool.embedded import EmbeddedServer
-from bwpool.errors import ConfigError
+from bwpool.errors import BwpoolError, ConfigError
 from bwpool.queue.contexts import Endpoint
-from bwpool.queue.facts import read_depth, records_subject
 from bwpool.queue.topology import wanted
-from bwpool.queue.watch import watching
 from bwpool.settings import (
     ConvertSettings,
     PoolSettings,
@@ -48,15 +49,12 @@ from bwpool.settings import (
     RunSettings,
     ServerSettings,
 )
-from bwpool.supervisor import Supervisor
 
 EMBEDDED_MSG_BYTES = 65_536
 """The size limit of an embedded stream: percent-encoded paths exceed the seed's 512."""
 
-LOOK_EVERY = 0.5
-"""Seconds between two looks at a shared queue for inputs that nobody told us of."""
-
-log = structlog.get_logger()
+Sources = Annotated[str, Parameter(allow_leading_hyphen=True)]
+"""Lets `-` be a source; what else looks like an option is refused by `_check`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +68,7 @@ class BackfillSettings:
 
 
 def backfill(
-    *sources: str,
+    *sources: Sources,
     convert: Converting = ConvertSettings(),
     settings: Annotated[BackfillSettings, flat("Options")] = BackfillSettings(),
     pool: Converters = PoolSettings(),
@@ -85,27 +83,40 @@ def backfill(
     Without an explicit server it runs on one of its own, whose store is OUT/.bwpool. A
     second run finishes what was left, retries what failed and skips what is done.
 
+    An output has its source's name, after the folder that was named; where names would
+    collide, or outputs lie beside their sources, the source's extension stays in it, as
+    in `x.jpg.tiff`. What lies in OUT is not converted, unless that is all there is.
+
     Parameters
     ----------
     sources
         Files, folders, globs, lists (`@list.txt`, a path a line) or `-` for a list on
         standard input.
     """
+    started = time.monotonic()
+    try:
+        # Not in the event loop: a list may come from somebody who types it, and Ctrl-C
+        # has to end that.
+        inputs = _read_inputs(sources, convert)
+    except ConfigError as error:
+        complain(printable(str(error)))
+        return MISUSED
+    except BwpoolError as error:
+        complain(printable(str(error)))
+        return FAILED
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return FAILED
 
     async def command() -> int:
-        started = time.monotonic()
-        if not sources:
-            raise ConfigError("nothing to convert: name files or folders")
-        make_out(convert)
         out = Path(convert.out)
-        inputs = find_inputs(sources, out, convert.format, sys.stdin)
         ledger = Ledger()
-        to_do = enter(inputs, ledger, is_forced=settings.force)
+        enter_inputs(ledger, inputs, is_forced=settings.force)
         code = DONE
         endpoint = explicit_endpoint(server, common)
-        if to_do or (out / STORE).exists():
+        if ledger.waiting or (out / STORE).exists():
             async with AsyncExitStack() as stack:
-                is_own = endpoint is None
+                own = None
                 if endpoint is None:
                     own = await EmbeddedServer.start(out / STORE)
                     await stack.enter_async_context(own)
@@ -117,100 +128,50 @@ def backfill(
                     supervising(endpoint, queue, convert, pool, RunSettings())
                 )
                 await stack.enter_async_context(showing_progress(ledger))
-                code = await Run(supervisor, ledger, to_do, is_own).finish()
+                code = await _finish(Run(supervisor, ledger, inputs.pictures, own))
         elapsed = time.monotonic() - started
-        report_backfill(ledger, inputs, out, elapsed, as_json=settings.json)
+        report_backfill(ledger, inputs, convert.out, elapsed, as_json=settings.json)
         return FAILED if ledger.failures or ledger.waiting else code
 
     return execute(common, command, log_level="warning")
 
 
-def enter(inputs: Inputs, ledger: Ledger, *, is_forced: bool) -> list[Input]:
-    """Enter all inputs into the ledger, and return those that are to be converted."""
-    for source, reason in inputs.unnameable.items():
-        ledger.refuse(str(source), reason)
-    to_do = []
-    for picture in inputs.pictures:
-        if not is_forced and is_up_to_date(picture):
-            ledger.skipped += 1
-        else:
-            ledger.expect(picture.job_id, str(picture.source))
-            to_do.append(picture)
-    return to_do
-
-
-class Run:
-    """One backfill under way: the queue is filled while the supervisor works on it."""
-
-    def __init__(
-        self,
-        supervisor: Supervisor,
-        ledger: Ledger,
-        to_do: Sequence[Input],
-        is_own: bool,
-    ) -> None:
-        self._supervisor = supervisor
-        self._connection = supervisor.parts.connection
-        self._consumer = supervisor.parts.consumer
-        self._ledger = ledger
-        self._pictures = {picture.job_id: picture for picture in to_do}
-        self._is_own = is_own
-
-    async def finish(self) -> int:
-        """Convert everything and return the exit code; a signal ends it early."""
-        self._supervisor.deliveries.on_settled = partial(
-            account.enter_settlement, self._ledger
-        )
-        left = set()
-        if self._is_own:
-            left = await resume(self._connection, self._consumer)
-        else:
-            await self._warn_of_others()
-        running = asyncio.ensure_future(until_stopped(self._supervisor, is_burst=True))
-        filling = asyncio.ensure_future(self._fill(left))
-        await asyncio.wait({running, filling}, return_when="FIRST_COMPLETED")
-        if filling.done():
-            self._supervisor.stop()
-            filling.result()
-        filling.cancel()
-        return await running
-
-    async def _fill(self, left: set[str]) -> None:
-        """Publish what is not in the queue already, and wait until all is done."""
-        pictures = [p for p in self._pictures.values() if p.job_id not in left]
-        if self._is_own:
-            await fill(self._connection, self._consumer, pictures, self._ledger, None)
-            await self._supervisor.wait_until_queue_is_empty()
-        else:
-            await self._fill_shared(pictures)
-        account.reconcile(self._ledger, self._pictures)
-
-    async def _fill_shared(self, pictures: Sequence[Input]) -> None:
-        """The same where others may convert our pictures and we theirs."""
-        advisory = self._connection.client.new_inbox()
-        converted = partial(account.enter_advisory, self._ledger, self._pictures)
-        failed = partial(account.enter_record, self._ledger)
-        records = records_subject(self._consumer)
-        async with (
-            watching(self._connection, advisory, converted),
-            watching(self._connection, records, failed),
-        ):
-            await fill(
-                self._connection, self._consumer, pictures, self._ledger, advisory
+def _read_inputs(sources: tuple[str, ...], convert: ConvertSettings) -> Inputs:
+    """Find the inputs, standard input among them; raises ConfigError."""
+    if not sources:
+        raise ConfigError("nothing to convert: name files or folders")
+    for source in sources:
+        if source.startswith("-") and source != "-":
+            raise ConfigError(
+                f"there is no option {source} (a file of that name is ./{source})"
             )
-            while not self._ledger.is_complete:
-                await asyncio.sleep(LOOK_EVERY)
-                depth = await read_depth(self._connection, self._consumer)
-                if depth.is_empty:
-                    return
+    make_out(convert)
+    return find_inputs(sources, Path(convert.out), convert.format, _stdin())
 
-    async def _warn_of_others(self) -> None:
-        depth = await read_depth(self._connection, self._consumer)
-        if depth.waiting or depth.in_flight:
-            log.warning(
-                "backfill.foreign_jobs",
-                waiting=depth.waiting,
-                in_flight=depth.in_flight,
-            )
-        if depth.pulls:
-            log.warning("backfill.other_supervisors", pulls=depth.pulls)
+
+def _stdin() -> Iterator[str]:
+    """Yield the lines of standard input, opened only if somebody wants them.
+
+    File names are bytes, and those of a list are what they are in the file system.
+    """
+    encoding = sys.getfilesystemencoding()
+    try:
+        with open(
+            0, encoding=encoding, errors="surrogateescape", closefd=False
+        ) as lines:
+            yield from lines
+    except OSError as error:
+        raise ConfigError(f"can't read standard input: {error.strerror}") from None
+
+
+async def _finish(run: Run) -> int:
+    """See a backfill to its end, under the signals that end it early."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, run.interrupt)
+    try:
+        await run.finish()
+    except BwpoolError as error:
+        complain(printable(str(error)))  # what was done until then is still reported
+        return FAILED
+    return FAILED if run.was_interrupted else DONE

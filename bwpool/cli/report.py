@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 
 import orjson
 
 from bwpool.backfill.inputs import Inputs
 from bwpool.backfill.ledger import Ledger
-
-SHOWN_FAILURES = 1_000
-"""Failures that are listed one by one; of more, the rest is counted."""
+from bwpool.cli.common import printable
+from bwpool.errors import JOB_ERRORS
 
 
 def report_backfill(
-    ledger: Ledger, inputs: Inputs, out: Path, elapsed: float, *, as_json: bool
+    ledger: Ledger, inputs: Inputs, out: str, elapsed: float, *, as_json: bool
 ) -> None:
     """Report on stdout, as JSON for machines or as a summary for people."""
     if as_json:
         print(orjson.dumps(_summary(ledger, elapsed)).decode())
-    else:
-        print("\n".join(_lines(ledger, inputs, out, elapsed)))
+        return
+    for line in _lines(ledger, inputs, out, elapsed):
+        # Names can hold anything, and stdout may speak less than Unicode.
+        encoding = sys.stdout.encoding
+        print(printable(line).encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _summary(ledger: Ledger, elapsed: float) -> dict[str, float]:
@@ -35,15 +37,18 @@ def _summary(ledger: Ledger, elapsed: float) -> dict[str, float]:
     }
 
 
-def _lines(ledger: Ledger, inputs: Inputs, out: Path, elapsed: float) -> list[str]:
-    rate = f"{ledger.converted / elapsed:.1f} img/s"
-    sizes = f"{_size(ledger.bytes_in)} → {_size(ledger.bytes_out)}"
-    done = f"{_count(ledger.converted, 'picture')} converted in {elapsed:.1f} s"
-    lines = [f"{done} ({rate}, {sizes}): {out}"]
+def _lines(ledger: Ledger, inputs: Inputs, out: str, elapsed: float) -> list[str]:
+    lines = []
+    if inputs.is_empty:
+        lines.append(f"no pictures in {', '.join(inputs.sources)}")
+    else:
+        rate = f"{ledger.converted / elapsed:.1f} img/s"
+        sizes = f"{_size(ledger.bytes_in)} → {_size(ledger.bytes_out)}"
+        done = f"{_count(ledger.converted, 'picture')} converted in {elapsed:.1f} s"
+        lines.append(f"{done} ({rate}, {sizes}): {out}")
     if ledger.skipped:
         lines.append(f"{ledger.skipped} skipped, done before (--force converts again)")
-    if inputs.others:
-        lines.append(f"{_count(inputs.others, 'file')} left alone, no pictures")
+    lines += _left_alone(inputs)
     if ledger.failures:
         lines += _failure_lines(ledger)
     if ledger.waiting:
@@ -52,15 +57,37 @@ def _lines(ledger: Ledger, inputs: Inputs, out: Path, elapsed: float) -> list[st
     return lines
 
 
+def _left_alone(inputs: Inputs) -> list[str]:
+    counts = [
+        (inputs.others, "file", "no pictures"),
+        (inputs.outputs, "file", "outputs themselves"),
+        (inputs.links, "folder", "only linked to"),
+    ]
+    return [
+        f"{_count(count, noun)} left alone, {reason}"
+        for count, noun, reason in counts
+        if count
+    ]
+
+
 def _failure_lines(ledger: Ledger) -> list[str]:
+    """List every failure, and say whether to try again is of any use."""
     kinds = ", ".join(f"{kind} {count}" for kind, count in ledger.kinds())
-    lines = [f"{len(ledger.failures)} failed ({kinds}):"]
-    failures = list(ledger.failures.values())
-    lines += [f"  {f.source}: {f.kind}: {f.reason}" for f in failures[:SHOWN_FAILURES]]
-    if len(failures) > SHOWN_FAILURES:
-        lines.append(f"  … and {len(failures) - SHOWN_FAILURES} more")
-    lines.append("the same command tries these again")
+    failures = ledger.failures.values()
+    lines = [f"{len(failures)} failed ({kinds}):"]
+    lines += [f"  {f.source}: {f.kind}: {f.reason}" for f in failures]
+    curable = sum(_is_curable(failure.kind) for failure in failures)
+    if curable == len(failures):
+        lines.append("the same command tries these again")
+    elif curable:
+        lines.append(f"the same command tries again, which may help {curable} of these")
     return lines
+
+
+def _is_curable(kind: str) -> bool:
+    """Whether the same picture might be converted another time."""
+    error = JOB_ERRORS.get(kind)
+    return error is None or error.retryable
 
 
 def _count(number: int, noun: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +25,7 @@ from bwpool.cli.common import (
     endpoint_of,
     execute,
     flat,
+    printable,
 )
 from bwpool.errors import ConfigError, InvalidJob
 from bwpool.job import check_advisory, check_id
@@ -55,7 +58,7 @@ class SubmitSettings:
     wait: bool = False
     """Wait until every image is converted or has failed."""
     json: bool = False
-    """Report one JSON object a line on stdout."""
+    """Report one JSON object a line on stdout; with `--wait`, what became of each."""
 
 
 def submit(
@@ -87,7 +90,8 @@ def submit(
             _check(settings, consumer)
             if settings.wait:
                 return await _submit_and_wait(connection, consumer, jobs, settings)
-            await _submit(connection, consumer, jobs, settings)
+            tell = partial(_tell_stored, as_json=settings.json)
+            await _submit(connection, consumer, jobs, tell)
             return DONE
 
     return execute(common, command, log_level="warning")
@@ -126,13 +130,9 @@ async def _submit(
     connection: Connection,
     consumer: ConsumerFacts,
     jobs: list[Job],
-    settings: SubmitSettings,
-) -> dict[int, str]:
-    """Publish the jobs one after the other, printing each one's sequence.
-
-    Returns the job ids by sequence.
-    """
-    sequences = {}
+    tell: Callable[[int, Job], None],
+) -> None:
+    """Publish the jobs one after the other, telling each one's sequence."""
     for job in jobs:
         message = Message(orjson.dumps(job))
         try:
@@ -141,12 +141,14 @@ async def _submit(
             )
         except InvalidJob as error:
             raise ConfigError(f"{job['image']}: {error.reason}") from None
-        if settings.json:
-            print(orjson.dumps({"seq": stored.seq, **job}).decode(), flush=True)
-        else:
-            print(stored.seq, job["id"], job["image"], flush=True)
-        sequences[stored.seq] = str(job["id"])
-    return sequences
+        tell(stored.seq, job)
+
+
+def _tell_stored(seq: int, job: Job, *, as_json: bool) -> None:
+    if as_json:
+        print(orjson.dumps({"seq": seq, **job}).decode(), flush=True)
+    else:
+        print(seq, job["id"], job["image"], flush=True)
 
 
 async def _submit_and_wait(
@@ -155,38 +157,78 @@ async def _submit_and_wait(
     jobs: list[Job],
     settings: SubmitSettings,
 ) -> int:
-    """Listen first, so that not even the fastest conversion is missed."""
-    ledger = Ledger()
-    settled = asyncio.Event()
-    sequences: dict[int, str] = {}
+    """Submit, and print what becomes of each job: as JSON, or what failed on stderr."""
+    following = _Following(jobs, is_json=settings.json)
     advisory = settings.advisory or connection.client.new_inbox()
     for job in jobs:
         job["advisory"] = advisory
-        ledger.expect(str(job["id"]), str(job["image"]))
-
-    def converted(payload: bytes) -> None:
-        ledger.convert(orjson.loads(payload)["id"], 0, 0)
-        settled.set()
-
-    def failed(payload: bytes) -> None:
-        enter_record(ledger, payload)
-        settled.set()
-
-    def died(payload: bytes) -> None:
-        # Where failures are recorded, the record came first.
-        job_id = sequences.get(orjson.loads(payload)["stream_seq"], "")
-        ledger.fail(job_id, "unknown", "its deliveries ran out")
-        settled.set()
-
+    # Listening begins first, so that not even the fastest conversion is missed.
     async with (
-        watching(connection, advisory, converted),
-        watching(connection, records_subject(consumer), failed),
-        watching(connection, deaths_subject(consumer), died),
+        watching(connection, advisory, following.note_converted),
+        watching(connection, records_subject(consumer), following.note_failed),
+        watching(connection, deaths_subject(consumer), following.note_death),
     ):
-        sequences = await _submit(connection, consumer, jobs, settings)
-        while not ledger.is_complete:
-            await settled.wait()
-            settled.clear()
-    for failure in ledger.failures.values():
-        print(f"{failure.source}: {failure.kind}: {failure.reason}", file=sys.stderr)
-    return FAILED if ledger.failures else DONE
+        await _submit(connection, consumer, jobs, following.note_stored)
+        await following.finish()
+    return FAILED if following.ledger.failures else DONE
+
+
+class _Following:
+    """What becomes of jobs: noted as it is heard, printed once their sequences are."""
+
+    def __init__(self, jobs: list[Job], *, is_json: bool) -> None:
+        self.ledger = Ledger()
+        self._images = {str(job["id"]): str(job["image"]) for job in jobs}
+        for job_id, image in self._images.items():
+            self.ledger.expect(job_id, image)
+        self._is_json = is_json
+        self._ids: dict[int, str] = {}
+        """Job ids by sequence, of those whose end was not printed yet."""
+        self._news = asyncio.Event()
+
+    def note_stored(self, seq: int, job: Job) -> None:
+        self._ids[seq] = str(job["id"])
+        if not self._is_json:
+            _tell_stored(seq, job, as_json=False)
+
+    def note_converted(self, payload: bytes) -> None:
+        self.ledger.convert(orjson.loads(payload)["id"], 0, 0)
+        self._news.set()
+
+    def note_failed(self, payload: bytes) -> None:
+        enter_record(self.ledger, self._images, payload)
+        self._news.set()
+
+    def note_death(self, payload: bytes) -> None:
+        # Where failures are recorded, the record came first.
+        job_id = self._ids.get(orjson.loads(payload)["stream_seq"], "")
+        self.ledger.fail(job_id, "unknown", "its deliveries ran out")
+        self._news.set()
+
+    async def finish(self) -> None:
+        """Print each job's end as it comes, and return after the last."""
+        while True:
+            for seq, job_id in list(self._ids.items()):
+                if job_id not in self.ledger.waiting:
+                    self._tell_end(seq, job_id)
+                    del self._ids[seq]
+            if not self._ids:
+                return
+            await self._news.wait()
+            self._news.clear()
+
+    def _tell_end(self, seq: int, job_id: str) -> None:
+        failure = self.ledger.failures.get(job_id)
+        if self._is_json:
+            end = {
+                "seq": seq,
+                "id": job_id,
+                "image": self._images[job_id],
+                "outcome": "failed" if failure else "converted",
+                "kind": failure.kind if failure else None,
+                "reason": failure.reason if failure else None,
+            }
+            print(orjson.dumps(end).decode(), flush=True)
+        if failure:
+            told = f"{failure.source}: {failure.kind}: {failure.reason}"
+            print(printable(told), file=sys.stderr)

@@ -188,7 +188,10 @@ class _Commits:
             pending.commit()
         except Exception as error:  # noqa: BLE001 - as in `_convert`
             answer.outcome = _job_error(error)
-        self.answer(answer)
+        try:
+            self.answer(answer)
+        except Exception as error:  # noqa: BLE001 - the thread must live on
+            self.answer(Answer(answer.tag, answer.elapsed, _job_error(error)))
 
 
 def _orders(channel: socket.socket) -> Iterator[Order]:

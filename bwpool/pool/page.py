@@ -16,7 +16,7 @@ from bwpool.pool.wear import peak_memory
 
 _DOING = struct.Struct("<dQ24s")  # started, peak memory, stage
 _TAG = struct.Struct("<Q")
-_DOING_AT, _TAG_AT, _REVOKED_AT = 0, 40, 48
+_DOING_AT, _TAG_AT, _REVOKED_AT, _BEGUN_AT = 0, 40, 48, 56
 
 PAGE_BYTES = 64
 """The size of the file behind a page."""
@@ -28,6 +28,8 @@ class Doing:
 
     tag: int
     """The order under way; 0 between orders."""
+    begun: int
+    """The last order that was begun, though it may be answered later."""
     started: float
     """When it began, by `time.monotonic`, which all processes share."""
     max_rss_bytes: int
@@ -45,6 +47,7 @@ class Page:
         """Say that the order `tag` is under way."""
         # The tag is written last: whoever sees it sees its own starting time.
         self._started = time.monotonic()
+        _TAG.pack_into(self._map, _BEGUN_AT, tag)
         _DOING.pack_into(self._map, _DOING_AT, self._started, peak_memory(), b"")
         _TAG.pack_into(self._map, _TAG_AT, tag)
 
@@ -60,9 +63,10 @@ class Page:
     def read(self) -> Doing:
         """Read what the converter is doing."""
         (tag,) = _TAG.unpack_from(self._map, _TAG_AT)
+        (begun,) = _TAG.unpack_from(self._map, _BEGUN_AT)
         started, max_rss_bytes, stage = _DOING.unpack_from(self._map, _DOING_AT)
         name = stage.rstrip(b"\0").decode(errors="replace")
-        return Doing(tag, started, max_rss_bytes, name)
+        return Doing(tag, begun, started, max_rss_bytes, name)
 
     def revoke(self, tag: int) -> None:
         """Tell the converter not to begin any order up to `tag`."""

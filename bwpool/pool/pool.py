@@ -114,13 +114,15 @@ class Pool:
         self._waiting: deque[_Held] = deque()
         self._ordered: dict[int, _Held] = {}
         self._tags = itertools.count(1)
-        self._mean_elapsed = LOOK_AHEAD
+        # Nothing is looked ahead for before it is known how long jobs take.
+        self._mean_elapsed = 2 * LOOK_AHEAD
         self._overdue: set[Slot] = set()
         self._tired: deque[Slot] = deque()
         """Converters to be replaced, one at a time, so that the others go on."""
         self._failed_starts = 0
         self._is_closing = False
         self._is_arranging = False
+        self._is_withdrawn = False
         self._background = Background()
         self._ready = asyncio.Event()
         self._empty = asyncio.Event()
@@ -159,8 +161,9 @@ class Pool:
         Many short jobs are asked for together, when half of the places are free or a
         slot is idle, since each asking costs more than a job.
         """
-        ready = [len(slot.orders) for slot in self._slots if slot.takes_orders]
-        places = len(ready) * self._depth
+        taking = [slot for slot in self._slots if slot.takes_orders]
+        ready = [len(slot.orders) for slot in taking]
+        places = sum(slot.places(self._depth) for slot in taking)
         room = places - len(self._ordered) - len(self._waiting)
         if 2 * room >= places or (0 in ready and not self._waiting):
             return room
@@ -188,6 +191,7 @@ class Pool:
 
     def withdraw(self) -> None:
         """Hand back every job that no converter has begun: their futures get None."""
+        self._is_withdrawn = True
         for slot in self._slots:
             self._take_back(slot)
         for held in self._waiting:
@@ -251,10 +255,12 @@ class Pool:
                     _resolve(self._ordered.pop(tag), report)
                 if slot.is_retiring:
                     slot.retire()
-            case Unstarted():
-                pass  # it was taken back already
+            case Unstarted(tag):
+                # Mostly it was taken back already; if not, both sides saw the other.
+                if slot.orders.pop(tag, None) is not None:
+                    self._return(self._ordered.pop(tag))
             case Ready():
-                slot.is_ready = True
+                slot.is_ready = slot.was_ready = True
                 self._failed_starts = 0
                 if self.ready_slots >= self._procs:
                     self._ready.set()
@@ -263,6 +269,13 @@ class Pool:
                 self._tired.append(slot)
                 self._background.start(self._fill_up())
         self._arrange()
+
+    def _return(self, held: _Held) -> None:
+        """Let a job that nobody began wait again, or hand it back."""
+        if self._is_withdrawn:
+            _resolve(held, Report(None, 0.0))
+        else:
+            self._waiting.appendleft(held)
 
     def _retire_one(self) -> None:
         """Let a tired converter go once its successor is ready."""
@@ -302,6 +315,8 @@ class Pool:
             self._empty.set()
         self._arrange()
         if not self._is_closing:
+            if not slot.was_ready:
+                self._failed_starts += 1
             self._background.start(self._replace(death))
 
     def _cause(self, slot: Slot) -> str:
@@ -314,8 +329,6 @@ class Pool:
 
     async def _replace(self, death: Death) -> None:
         """Start a new converter, more slowly if the last ones were never ready."""
-        if not death.doing.started:
-            self._failed_starts += 1
         if self._failed_starts >= MAX_FAILED_STARTS and not self.broken.done():
             self.broken.set_exception(
                 PoolError(f"converters do not start: {death}: {death.stderr}")
@@ -360,6 +373,7 @@ class Pool:
             slot.kill()
         elif busy > IMPATIENCE and len(slot.orders) > 1:
             slot.is_slow = True
+            self._mean_elapsed = max(self._mean_elapsed, busy)
             self._take_back(slot)
 
     def _hurry(self, slot: Slot, now: float) -> None:

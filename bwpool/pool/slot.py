@@ -92,6 +92,7 @@ class Slot:
         self.orders: dict[int, Order] = {}
         """What it was given and has not answered, oldest first."""
         self.is_ready = False
+        self.was_ready = False
         self.is_stopping = False
         self.is_retiring = False
         """Whether it ends once it has answered everything; its successor is there."""
@@ -142,7 +143,11 @@ class Slot:
         """How many more orders it takes where a slot may hold `depth`."""
         if not self.takes_orders:
             return 0
-        return (1 if self.is_slow else depth) - len(self.orders)
+        return self.places(depth) - len(self.orders)
+
+    def places(self, depth: int) -> int:
+        """How many orders it holds when it is full, where a slot may hold `depth`."""
+        return 1 if self.is_slow else depth
 
     def give(self, orders: Sequence[Order]) -> None:
         """Send orders; they are done one after the other."""
@@ -165,8 +170,9 @@ class Slot:
         if not self.orders:
             return []
         self._page.revoke(next(reversed(self.orders)))
-        doing = self._page.read().tag
-        revoked = [tag for tag in reversed(self.orders) if tag > doing]
+        # What was begun may be over but for its way to the disk.
+        begun = self._page.read().begun
+        revoked = [tag for tag in reversed(self.orders) if tag > begun]
         return [self.orders.pop(tag) for tag in revoked]
 
     def retire(self) -> None:

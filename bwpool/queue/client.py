@@ -61,11 +61,14 @@ class MendedClient(Client):
         """
         if self.is_reconnecting:
             raise nats.errors.ConnectionReconnectingError
-        if self._pending and self._transport:
-            self._transport.writelines(self._pending)
-            self._pending = []
-            self._pending_data_size = 0
-        await super().flush(timeout)  # type: ignore[arg-type]
+        try:
+            if self._pending and self._transport:
+                self._transport.writelines(self._pending)
+                self._pending = []
+                self._pending_data_size = 0
+            await super().flush(timeout)  # type: ignore[arg-type]
+        except RuntimeError as error:  # uvloop's word for a socket that is closed
+            raise nats.errors.ConnectionClosedError from error
 
     async def _process_pong(self) -> None:
         # A flush that was cancelled leaves its future behind, and setting the
@@ -175,7 +178,7 @@ async def close(client: MendedClient) -> None:
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT):
             await client.close()
-    except (nats.errors.Error, OSError, TimeoutError):
+    except (nats.errors.Error, OSError, RuntimeError, TimeoutError):
         pass
     finally:
         client.abort()

@@ -32,10 +32,19 @@ CONFIRM_WITHIN = 5.0
 
 TRIES = 6
 
+REFUSED_PAUSE = 0.25
+"""Seconds before the first try after nobody took the message, doubling from there.
+
+While a stream changes its leader it looks as if there were none.
+"""
+
 AWAY_FOR = 30.0
 """Seconds that a lost server is waited for."""
 
 _TOO_LARGE = 10054
+
+_NOT_NOW = frozenset({10008, 10009})
+"""JetStream's error codes of a cluster without a leader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +122,7 @@ async def publish_all(
 class _Publication:
     """A message on its way."""
 
-    __slots__ = ("deadline", "message", "outcome", "tries")
+    __slots__ = ("deadline", "message", "outcome", "refusal", "tries")
 
     def __init__(self, message: Message) -> None:
         self.message = message
@@ -122,6 +131,13 @@ class _Publication:
         )
         self.tries = 0
         self.deadline = 0.0
+        """When it is sent again."""
+        self.refusal: QueueError | None = None
+        """Why it was not stored the last time, if anybody said so."""
+
+
+class _NotNow(QueueError):
+    """A refusal that may be over in a moment."""
 
 
 class _Publisher:
@@ -135,7 +151,10 @@ class _Publisher:
         self._subscription: Subscription | None = None
         self._numbers = itertools.count()
         self._waiting: dict[str, _Publication] = {}
-        self._clock = asyncio.get_running_loop().time
+        self._loop = asyncio.get_running_loop()
+        self._clock = self._loop.time
+        self._refused = self._loop.create_future()
+        """Done when a message is to be sent again earlier than it seemed."""
 
     async def send(self, publication: _Publication) -> None:
         """Send a message, again perhaps; raises QueueError where that is pointless."""
@@ -144,10 +163,11 @@ class _Publisher:
         if self._client is not self._connection.client:
             await self._listen()
         if publication.tries == TRIES:
-            raise QueueError(
+            raise publication.refusal or QueueError(
                 f"the server does not confirm what is published to {self._subject}"
             )
         publication.tries += 1
+        publication.refusal = None
         publication.deadline = self._clock() + CONFIRM_WITHIN
         reply = f"{self._inbox}{next(self._numbers)}"
         self._waiting[reply] = publication
@@ -160,9 +180,13 @@ class _Publisher:
         """Wait for the oldest message's outcome, and take it off the window."""
         oldest = window[0]
         while not oldest.outcome.done():
+            if self._refused.done():
+                self._refused = self._loop.create_future()
             # Not wait_for: that would cancel what a late confirmation still sets.
             await asyncio.wait(
-                [oldest.outcome], timeout=oldest.deadline - self._clock()
+                [oldest.outcome, self._refused],
+                timeout=oldest.deadline - self._clock(),
+                return_when="FIRST_COMPLETED",
             )
             now = self._clock()
             for publication in window:
@@ -190,21 +214,34 @@ class _Publisher:
 
     async def _confirm(self, reply: Msg) -> None:
         publication = self._waiting.pop(reply.subject, None)
-        if publication is not None and not publication.outcome.done():
-            publication.outcome.set_result(_read(reply, self._subject))
+        if publication is None or publication.outcome.done():
+            return
+        outcome = _read(reply, self._subject)
+        if isinstance(outcome, _NotNow):
+            self._postpone(publication, outcome)
+        else:
+            publication.outcome.set_result(outcome)
+
+    def _postpone(self, publication: _Publication, refusal: QueueError) -> None:
+        pause = REFUSED_PAUSE * 2 ** (publication.tries - 1)
+        publication.refusal = refusal
+        publication.deadline = self._clock() + pause
+        if not self._refused.done():
+            self._refused.set_result(None)
 
 
 def _read(reply: Msg, subject: str) -> Outcome | QueueError:
     """Read the stream's answer to a published message."""
     if not reply.data:
         # Only the server's own status 503 is empty.
-        return QueueError(f"no stream stores {subject}: run bwpool setup")
+        return _NotNow(f"no stream stores {subject}: run bwpool setup")
     answer: dict[str, Any] = orjson.loads(reply.data)
     if (error := answer.get("error")) is None:
         return Stored(answer["seq"], answer.get("duplicate", False))
     if error.get("err_code") == _TOO_LARGE:
         return InvalidJob("the job has more bytes than the stream's max_msg_size")
-    return QueueError(f"{subject} is not stored: {error.get('description')}")
+    kind = _NotNow if error.get("err_code") in _NOT_NOW else QueueError
+    return kind(f"{subject} is not stored: {error.get('description')}")
 
 
 def _too_long(message: Message, max_msg_bytes: int) -> InvalidJob | None:

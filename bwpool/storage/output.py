@@ -194,9 +194,9 @@ def probe(out: Path, roots: Sequence[Path] = ()) -> None:
         raise _storage_error(error) from error
     file = Temporary.create(f"{out}/probe", folder, sync=True)
     try:
-        # A disk that is nearly full takes a part of it, without an error.
-        os.posix_fallocate(file.file, 0, _PROBE_BYTES)
-        os.write(file.file, bytes(_PROBE_BYTES))
+        rest = bytes(_PROBE_BYTES)
+        while rest:  # a disk that is nearly full takes a part, without an error
+            rest = rest[os.write(file.file, rest) :]
         file.sync_file()
     except OSError as error:
         raise _storage_error(error) from error

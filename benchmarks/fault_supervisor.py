@@ -1,0 +1,108 @@
+"""A supervisor in a process of its own, whose converters misbehave where an id says so.
+
+Started by `faults` as `python -m benchmarks.fault_supervisor URL '{"out": …}'`. All
+other jobs are converted as they always are. What is converted leaves a line in a log,
+so that conversions done twice can be counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bwpool.job import Converted, Job
+from bwpool.pool.converter import Pending, Work, load_conversion
+from bwpool.settings import ConvertSettings
+
+LOG = "conversions.log"
+"""Beside the output folder: a line for each output that got its name."""
+
+
+class _Logged:
+    """An output that leaves a line when it is in its place."""
+
+    def __init__(self, pending: Pending, log: Path, job_id: str) -> None:
+        self._pending = pending
+        self._log = log
+        self._job_id = job_id
+
+    def commit(self) -> None:
+        self._pending.commit()
+        note(self._log, self._job_id)
+
+
+def note(log: Path, job_id: str) -> None:
+    """Append a line in one write, since several processes do."""
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.write(file, f"{job_id}\n".encode())
+    os.close(file)
+
+
+def load(settings: ConvertSettings) -> Work:
+    """Load the conversion, and what an id's first word does instead of it."""
+    convert = load_conversion(settings)
+    log = Path(settings.out).with_name(LOG)
+
+    def work(job: Job, on_stage: Callable[[str], None]) -> tuple[Converted, Pending]:
+        on_stage("decode")
+        what = job.id.partition("-")[0]
+        if what in DEEDS:
+            note(log.with_name("begun.log"), job.id)
+            DEEDS[what]()
+        if what == "noop":
+            return Converted(job.id, 1, 1, 1), _Logged(_Nothing(), log, job.id)
+        converted, pending = convert(job, on_stage)
+        return converted, _Logged(pending, log, job.id)
+
+    return work
+
+
+class _Nothing:
+    def commit(self) -> None:
+        pass
+
+
+DEEDS: dict[str, Callable[[], None]] = {
+    "crash": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "hang": lambda: time.sleep(3600),
+    "killsupervisor": lambda: os.kill(os.getppid(), signal.SIGKILL),
+    "slow": lambda: time.sleep(0.5),
+    "nap": lambda: time.sleep(0.02),
+}
+
+
+async def main(url: str, options: dict[str, Any]) -> int:
+    """Supervise until a signal, or in a burst until the queue is empty."""
+    from bwpool.cli.common import CommonSettings, configure_logging
+    from bwpool.cli.run import supervising, until_stopped
+    from bwpool.queue.contexts import Endpoint
+    from bwpool.settings import PoolSettings, QueueSettings, RunSettings
+
+    configure_logging(CommonSettings(log_format="json", log_level="warning"))
+    ending = RunSettings(burst=options.get("burst", False))
+    convert = ConvertSettings(out=options["out"], no_sync=options.get("no_sync", True))
+    slots = PoolSettings(procs=options["procs"], timeout=options["timeout"])
+    async with supervising(
+        Endpoint(urls=tuple(url.split(","))),
+        QueueSettings(),
+        convert,
+        slots,
+        ending,
+        load=load,
+    ) as supervisor:
+        print("ready", flush=True)
+        return await until_stopped(supervisor, is_burst=ending.burst)
+
+
+if __name__ == "__main__":
+    # What converters load is pickled by its module's name, which this is not.
+    from benchmarks import fault_supervisor  # noqa: PLW0406
+
+    sys.exit(asyncio.run(fault_supervisor.main(sys.argv[1], json.loads(sys.argv[2]))))
