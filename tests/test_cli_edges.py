@@ -287,3 +287,36 @@ async def test_a_supervisor_outlives_whoever_reads_its_log(
 
 async def is_empty(connection, names):
     return await stored(connection, names) == 0
+
+
+async def test_a_context_flag_beats_a_server_variable(server, names, tmp_path):
+    """Flags win over BWPOOL_*, whichever way they name the server."""
+    context = tmp_path / "mine.json"
+    context.write_text(f'{{"url": "{server.url}"}}')
+    env = environment(server, names) | {"BWPOOL_SERVER": "nats://127.0.0.1:1"}
+    async with bwpool("setup", "--context", context, env=env) as by_flag:
+        assert await by_flag.wait() == 0, by_flag.stderr.decode()
+    async with bwpool("setup", env=env) as by_variable:
+        assert await by_variable.wait() == 1
+
+    assert "nats://127.0.0.1:1" in by_variable.stderr.decode()
+
+
+async def test_failures_are_looked_up_in_a_store_only_by_a_flag(
+    server, connection, names, tmp_path
+):
+    """What names the output folder for good does not turn it away from the server."""
+    await create_seed_topology(connection, names)
+    (tmp_path / "bwpool.toml").write_text('out = "somewhere"\n')
+    out = {"BWPOOL_OUT": "somewhere", "OUTDIR": "somewhere"}
+    config = {"BWPOOL_CONFIG": str(tmp_path / "bwpool.toml")}
+    for env in (out, config):
+        async with bwpool(
+            "failed", "list", env=environment(server, names) | env
+        ) as run:
+            assert await run.wait() == 0, run.stderr.decode()
+
+        assert b"no job has failed" in run.stdout
+    said = await refused("failed", "list", "--out", "nowhere", cwd=tmp_path)
+
+    assert "nowhere" in said

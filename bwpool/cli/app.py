@@ -60,7 +60,7 @@ def known_options(app: cyclopts.App) -> frozenset[str]:
             names |= known_options(command)
         else:
             for argument in command.assemble_argument_collection():
-                names.add(argument.name.lstrip("-").replace("-", "_"))
+                names.add(options.name_of(argument))
     return frozenset(names)
 
 

@@ -17,7 +17,7 @@ import uvloop
 from cyclopts import Group, Parameter
 
 from bwpool.cli import process
-from bwpool.cli.options import server_in_file
+from bwpool.cli.options import server_in_file, server_in_variables
 from bwpool.errors import BwpoolError, ConfigError
 from bwpool.queue.contexts import Endpoint, resolve
 from bwpool.settings import (
@@ -124,7 +124,7 @@ def printable(text: str) -> str:
 
 def endpoint_of(server: ServerSettings, common: CommonSettings) -> Endpoint:
     """Decide where to connect; there is always a default."""
-    endpoint = resolve(server, config=server_in_file(common.config))
+    endpoint = _resolve(server, common, explicit_only=False)
     assert endpoint is not None
     return endpoint
 
@@ -133,8 +133,16 @@ def explicit_endpoint(
     server: ServerSettings, common: CommonSettings
 ) -> Endpoint | None:
     """Decide where to connect if anybody said so; a selected context does not count."""
-    config = server_in_file(common.config)
-    return resolve(server, config=config, explicit_only=True)
+    return _resolve(server, common, explicit_only=True)
+
+
+def _resolve(
+    server: ServerSettings, common: CommonSettings, *, explicit_only: bool
+) -> Endpoint | None:
+    variables, config = server_in_variables(), server_in_file(common.config)
+    return resolve(
+        server, variables=variables, config=config, explicit_only=explicit_only
+    )
 
 
 def _escape(
