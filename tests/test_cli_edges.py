@@ -320,3 +320,21 @@ async def test_failures_are_looked_up_in_a_store_only_by_a_flag(
     said = await refused("failed", "list", "--out", "nowhere", cwd=tmp_path)
 
     assert "nowhere" in said
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason"),
+    [
+        (["nowhere.jpg"], "there is no file"),
+        (["."], "is a folder, not a regular file"),
+        (["color.jpg", "-o", "no/p.png"], "can't write no/p.png: No such file"),
+        (["color.jpg", "-o", "p.xyz"], "can't write p.xyz: unknown file extension"),
+        (["color.jpg", "-o", "color.jpg"], "would replace the picture"),
+    ],
+)
+async def test_a_preview_that_can_not_be_is_explained(argv, reason, photo):
+    """In one line, whether it can't be read or can't be written."""
+    said = await refused("preview", *argv, cwd=photo.parent)
+
+    (line,) = said.splitlines()
+    assert reason in line
