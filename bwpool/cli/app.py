@@ -18,17 +18,28 @@ from bwpool.cli.run import run
 from bwpool.cli.setup import setup
 from bwpool.cli.submit import submit
 from bwpool.errors import ConfigError
+from bwpool.settings import Amount
+
+HELP = """Turn pictures into black and white: `bwpool backfill FOLDER --out OUT`.
+
+Or on several machines, from a queue in NATS JetStream: `bwpool setup` once, `bwpool
+run --out OUT` on each, which is also what bwpool does without a command, and `bwpool
+submit IMAGE`. What became of a picture that could not be done: `bwpool failed list`.
+"""
+
+COMMANDS = (backfill, preview, run, setup, submit, failed, events, dev)
+"""In the order in which somebody new may want them."""
 
 
 def make_app() -> cyclopts.App:
     """Put the commands together; without a command it is `run`."""
     app = cyclopts.App(
         name="bwpool",
-        help="Turn pictures into black and white, in bulk, from a JetStream queue.",
+        help=HELP,
         version=bwpool.__version__,
         default_parameter=cyclopts.Parameter(
             negative=(),
-            show_default=_shown_default,
+            show_default=shown_default,
             show_env_var=False,  # one sentence at the end says it for all
         ),
         help_epilogue=(
@@ -38,15 +49,24 @@ def make_app() -> cyclopts.App:
         result_action="return_value",
     )
     app.default(run)
-    commands = (run, setup, submit, backfill, preview, failed, events, dev)
-    for command in commands:
+    before = set(app)
+    for command in COMMANDS:
         app.command(command)
+    for place, name in enumerate(name for name in app if name not in before):
+        app[name].sort_key = place
     return app
 
 
-def _shown_default(value: object) -> str | None:
+def shown_default(value: object) -> str | None:
     """Say what holds where an option is not given, if that is worth a word."""
-    return str(value) if value and value is not True else None
+    if not value or value is True:
+        return None
+    if isinstance(value, Amount):
+        for power, unit in enumerate("TGMk"):
+            size = 1000 ** (4 - power)
+            if value % size == 0:
+                return f"{value // size}{unit}"
+    return str(value)
 
 
 def known_options(app: cyclopts.App) -> frozenset[str]:

@@ -22,6 +22,7 @@ class PreviewSettings:
 
 def preview(
     image: Path,
+    /,
     *,
     settings: Annotated[PreviewSettings, flat("Options")] = PreviewSettings(),
     common: Common = CommonSettings(),
