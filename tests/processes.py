@@ -191,3 +191,13 @@ def supervise(url, names: QueueSettings, out, **options):
     }
     given = json.dumps({"queue": queue, "out": str(out), **options})
     return program(sys.executable, TESTS / "supervise.py", url, given)
+
+
+def environment(server, names):
+    """The variables that name a server and a queue."""
+    return {
+        "NATS_URL": server.url,
+        "BWPOOL_STREAM": names.stream,
+        "BWPOOL_CONSUMER": names.consumer,
+        "BWPOOL_SUBJECT": names.subject,
+    }
