@@ -22,6 +22,7 @@ from typing import Any
 import orjson
 from PIL import Image
 
+from benchmarks import leash
 from benchmarks.fault_supervisor import LOG
 from bwpool import guard
 from bwpool.embedded import find_server
@@ -36,7 +37,7 @@ from bwpool.queue.facts import (
     read_depth,
     read_facts,
 )
-from bwpool.queue.messages import messages_on
+from bwpool.queue.messages import StoredMessage, messages_on
 from bwpool.queue.publish import Message, publish_all
 from bwpool.queue.topology import FAILURES_STREAM, Topology, wanted
 from bwpool.settings import QueueSettings
@@ -77,7 +78,7 @@ class Server:
                 stderr=log,
             )
         async with asyncio.timeout(20):
-            while not await _listens(self.port):  # noqa: ASYNC110 - nothing tells
+            while not await _listens(self.port):
                 await asyncio.sleep(LOOK_EVERY)
 
     async def end(self, number: signal.Signals) -> None:
@@ -110,6 +111,7 @@ class Supervisor:
         """Start it without waiting."""
         with self._log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", leash.__file__),
                 *(sys.executable, "-m", "benchmarks.fault_supervisor", self._url),
                 json.dumps(self._options),
                 stdout=asyncio.subprocess.PIPE,
@@ -186,10 +188,10 @@ class Rig:
         """List the dead."""
         return [job async for job in list_failed(self.connection, NAMES)]
 
-    async def payloads(self) -> Counter[bytes]:
-        """Count what the stream still stores."""
+    async def messages(self) -> list[StoredMessage]:
+        """Return what the stream still stores."""
         walk = messages_on(self.connection, NAMES.stream, NAMES.subject)
-        return Counter([message.payload async for message in walk])
+        return [message async for message in walk]
 
     async def deaths(self) -> set[int]:
         """Return the sequences whose MAX_DELIVERIES advisory was captured."""

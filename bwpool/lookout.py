@@ -27,6 +27,12 @@ LOOK_EVERY = 5.0
 CALM = 0.5
 """Seconds between two looks that suspicions lead to."""
 
+ANSWER_WITHIN = 2.0
+"""Seconds for an answer: a cluster without a leader gives none, and soon has one."""
+
+LONGEST_PAUSE = 1.0
+"""Seconds between two questions at most, since jobs wait to be settled."""
+
 SAY_EVERY = 60.0
 """Seconds between two lines about the same trouble."""
 
@@ -96,11 +102,12 @@ class Lookout:
         names = QueueSettings(
             stream=consumer.stream, consumer=consumer.name, subject=consumer.subject
         )
-        for pause in pauses():
+        for pause in pauses(longest=LONGEST_PAUSE):
             try:
-                return await read_facts(self._parts.connection, names)
-            except QueueError as error:
-                log.error("queue.unusable", error=str(error))  # noqa: TRY400
+                async with asyncio.timeout(ANSWER_WITHIN):
+                    return await read_facts(self._parts.connection, names)
+            except (QueueError, TimeoutError) as error:
+                log.error("queue.unusable", error=str(error) or "no answer")  # noqa: TRY400
                 await asyncio.sleep(pause)
         raise AssertionError("pauses never end")
 

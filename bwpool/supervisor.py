@@ -107,7 +107,7 @@ class Supervisor:
     def _room(self) -> int:
         """How many messages to ask for now."""
         shelf = self.deliveries.shelf
-        if self._outbox.unconfirmed > MAX_UNCONFIRMED:
+        if self._outbox.is_holding or self._outbox.unconfirmed > MAX_UNCONFIRMED:
             return 0
         if shelf.is_stalled:
             return min(shelf.room, self.parts.pool.wants)

@@ -201,3 +201,28 @@ def environment(server, names):
         "BWPOOL_CONSUMER": names.consumer,
         "BWPOOL_SUBJECT": names.subject,
     }
+
+
+async def said(program, event):
+    """Wait until a program logs an event, and return its fields."""
+    while True:
+        line = await program.error_line()
+        with contextlib.suppress(orjson.JSONDecodeError):
+            fields = orjson.loads(line)
+            if fields["event"] == event:
+                return fields
+
+
+async def create_consumer(connection, names, **fields):
+    """Create a consumer like the seed's, but for `fields`."""
+    config = {
+        "durable_name": names.consumer,
+        "ack_policy": "explicit",
+        "ack_wait": 30_000_000_000,
+        "max_deliver": 5,
+        "filter_subject": names.subject,
+    }
+    await connection.api(
+        f"CONSUMER.CREATE.{names.stream}.{names.consumer}.{names.subject}",
+        {"stream_name": names.stream, "config": config | fields, "action": ""},
+    )

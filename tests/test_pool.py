@@ -99,6 +99,19 @@ async def test_a_crash_charges_one_job_and_says_what_killed_it():
             assert isinstance((await other).outcome, Converted)
 
 
+async def test_many_crashes_take_no_innocent_along():
+    """Whoever stands behind six jobs that crash is done by the seventh converter."""
+    async with running(procs=1) as pool:
+        for i in range(20):
+            await pool.submit(job(f"ok-{i}"))
+        crashing = [pool.submit(job(f"crash-{i}")) for i in range(6)]
+        behind = await pool.submit(job("ok-behind"))
+
+        assert isinstance(behind.outcome, Converted)
+        for crash in crashing:
+            assert isinstance((await crash).outcome, ConverterCrashed)
+
+
 async def test_an_exit_code_is_told():
     """A converter that leaves by itself is a crash with its exit code."""
     async with running(procs=1) as pool:

@@ -149,7 +149,8 @@ def requeue(
             async for old, new in dead.requeue(connection, queue, chosen):
                 count += 1
                 if settings.json:
-                    print(orjson.dumps({"seq": old, "new_seq": new}).decode())
+                    line = orjson.dumps({"seq": old, "new_seq": new}).decode()
+                    print(line, flush=True)
         if not settings.json:
             print(f"{_jobs(count)} put back into the queue")
         return code

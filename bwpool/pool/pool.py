@@ -50,8 +50,9 @@ END_WITHIN = 5.0
 """Seconds that a converter may take to end by itself."""
 
 MAX_RERUNS = 3
-"""How often a job is run again, uncharged, because its converter died under another
-job or at an unknown one. Past that it is charged, so that nothing goes on for ever."""
+"""How often a job is run again, uncharged, because its converter died while it was the
+oldest and none was under way. Past that it is charged, so that nothing goes on for
+ever; one that stood behind another never is."""
 
 MAX_FAILED_STARTS = 3
 """Converters in a row that end before they are ready, until the pool gives up."""
@@ -294,21 +295,23 @@ class Pool:
         """Charge the job under way, run the others again, replace the converter.
 
         Without a job under way the converter died between two, or while it waited for
-        the disk: then no job is to blame.
+        the disk: then no job is to blame, only the oldest to be suspected.
         """
         self._slots.discard(slot)
         with contextlib.suppress(ValueError):
             self._tired.remove(slot)
         cause = self._cause(slot)
         self.on_death(cause, death)
+        is_known = death.doing.tag in slot.orders
+        suspect = death.doing.tag if is_known else next(iter(slot.orders), 0)
         for tag in reversed(slot.orders):
             held = self._ordered.pop(tag)
             if self._is_closing:
                 _resolve(held, Report(None, 0.0))
-            elif tag == death.doing.tag or held.reruns >= MAX_RERUNS:
+            elif tag == suspect and (is_known or held.reruns >= MAX_RERUNS):
                 _resolve(held, _report_of(death, cause, self._timeout))
             else:
-                held.reruns += 1
+                held.reruns += tag == suspect
                 self._waiting.appendleft(held)
         slot.orders.clear()
         if not self._slots:

@@ -209,20 +209,26 @@ class Slot:
         if self._transport is not None:
             self._transport.close()
         failure = serving.exception()
-        if isinstance(failure, BrokenExecutor):
-            # The executor has seen it die, so its exit code takes no time.
-            self._process.join(timeout=1.0)
-        elif failure is not None:
-            self._stderr.write(f"{type(failure).__name__}: {failure}\n".encode())
+        has_died = isinstance(failure, BrokenExecutor)
+        if not has_died:
+            if failure is not None:
+                self._stderr.write(f"{type(failure).__name__}: {failure}\n".encode())
+            # Nothing is left for it to do, and one that can't end would block ours.
+            self._process.kill()
+        # The executor's thread reaps the process, and only then is there an exit code
+        # for anybody else. It also has to be gone before the interpreter ends, since
+        # it races with the exit hook; the loop waits for this when it is closed.
+        loop = asyncio.get_running_loop()
+        reaping = loop.run_in_executor(None, self._executor.shutdown)
+        reaping.add_done_callback(lambda _: self._bury(has_died=has_died))
+
+    def _bury(self, *, has_died: bool) -> None:
+        """Tell what is known of the converter, now that its process is gone."""
         doing = self._page.read()
         if self._peak > doing.max_rss_bytes:
             doing = replace(doing, max_rss_bytes=self._peak)
-        death = Death(self.pid, self._process.exitcode, doing, self._tail_of_stderr())
-        # Nothing is left for it to do, and a process that can't end would block ours.
-        self._process.kill()
-        # The executor's thread has to be gone before the interpreter ends: it races
-        # with the exit hook otherwise. The loop waits for this when it is closed.
-        asyncio.get_running_loop().run_in_executor(None, self._executor.shutdown)
+        exitcode = self._process.exitcode if has_died else None
+        death = Death(self.pid, exitcode, doing, self._tail_of_stderr())
         self._page.close()
         self._stderr.close()
         self._on_death(self, death)

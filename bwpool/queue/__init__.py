@@ -2,5 +2,6 @@
 
 `contexts` finds out where the server is, `connection` keeps the way to it open,
 `topology` provides the streams and the consumer, `publish` fills the queue, `puller`
-receives `lease`s from it, `outbox` settles them, `failures` keeps what went wrong.
+receives `lease`s from it, `outbox` settles them, `failures` keeps what went wrong,
+`dead` finds what can't go on, and puts it back.
 """

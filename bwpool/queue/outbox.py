@@ -72,6 +72,8 @@ class Outbox:
         self._on_acked = on_acked
         self._is_holding = False
         self._notes: deque[_Note] = deque()
+        self._extensions: deque[_Note] = deque()
+        """Sent even while the rest is held: at worst they harm nobody."""
         self._unconfirmed: dict[str, _Unconfirmed] = {}
         self._count = 0
         self._sent = 0.0
@@ -80,6 +82,11 @@ class Outbox:
         self._client: Client | None = None
         self._inbox = ""
         self._task = asyncio.create_task(self._run(), name="outbox")
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether nothing is settled at the moment."""
+        return self._is_holding
 
     @property
     def unconfirmed(self) -> int:
@@ -113,9 +120,10 @@ class Outbox:
 
     def extend(self, lease: Lease) -> None:
         """Begin the ack wait of `lease` anew, unless the connection is down."""
-        if self._connection.is_up and not self._is_holding:
+        if self._connection.is_up and not lease.is_void:
             lease.extended = time.monotonic()
-            self._tell(lease, _Note(lease.reply, _EXTEND))
+            self._extensions.append(_Note(lease.reply, _EXTEND))
+            self._wake.set()
 
     def retry_acks(self) -> None:
         """Send again what has waited too long for its confirmation."""
@@ -131,7 +139,7 @@ class Outbox:
             self._send_ack(token, ack.lease)
 
     def hold(self) -> None:
-        """Send nothing until `release`: nobody knows who would get it."""
+        """Settle nothing until `release`: nobody knows whose jobs it would hit."""
         self._is_holding = True
 
     def release(self) -> None:
@@ -184,7 +192,7 @@ class Outbox:
             if time.monotonic() - self._sent < GATHER:
                 await asyncio.sleep(GATHER)
             self._wake.clear()
-            if not self._connection.is_up or self._is_holding:
+            if not self._connection.is_up:
                 continue
             try:
                 await self._send_all()
@@ -198,16 +206,22 @@ class Outbox:
         client = self._connection.client
         if client is not self._client:
             await self._listen(client)
-        notes, publish, inbox = self._notes, client.publish, self._inbox
+        while self._extensions:
+            await self._send(client, self._extensions[0])
+            self._extensions.popleft()
+        notes = self._notes
         while notes and not self._is_holding:
-            note = notes[0]
-            if note.expires > time.monotonic():
-                reply = inbox + note.reply if note.reply else ""
-                try:
-                    await publish(note.subject, note.payload, reply)
-                except (nats_errors.BadSubjectError, nats_errors.MaxPayloadError) as e:
-                    log.warning("outbox.dropped", subject=note.subject, error=repr(e))
+            await self._send(client, notes[0])
             notes.popleft()
+
+    async def _send(self, client: Client, note: _Note) -> None:
+        if note.expires <= time.monotonic():
+            return
+        reply = self._inbox + note.reply if note.reply else ""
+        try:
+            await client.publish(note.subject, note.payload, reply)
+        except (nats_errors.BadSubjectError, nats_errors.MaxPayloadError) as error:
+            log.warning("outbox.dropped", subject=note.subject, error=repr(error))
 
     async def _listen(self, client: Client) -> None:
         """Subscribe to confirmations on a new client."""
