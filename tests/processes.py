@@ -193,6 +193,16 @@ def supervise(url, names: QueueSettings, out, **options):
     return program(sys.executable, TESTS / "supervise.py", url, given)
 
 
+def environment(server, names):
+    """The variables that name a server and a queue."""
+    return {
+        "NATS_URL": server.url,
+        "BWPOOL_STREAM": names.stream,
+        "BWPOOL_CONSUMER": names.consumer,
+        "BWPOOL_SUBJECT": names.subject,
+    }
+
+
 async def said(program, event):
     """Wait until a program logs an event, and return its fields."""
     while True:

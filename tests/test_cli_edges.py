@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
-from processes import bwpool
+from processes import bwpool, create_seed_topology, environment
 
 from bwpool.errors import ConfigError
 from bwpool.settings import Amount, ConvertSettings, PoolSettings, RunSettings
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A picture to convert."""
+    path = tmp_path / "color.jpg"
+    path.write_bytes((EXAMPLES / "sunset.jpg").read_bytes())
+    return path
 
 
 async def refused(*argv, **options):
@@ -127,3 +138,54 @@ def test_no_amount(text):
     """What is none is a ValueError, whatever float says of it."""
     with pytest.raises(ValueError, match="amount"):
         Amount(text)
+
+
+async def test_a_context_flag_beats_a_server_variable(server, names, tmp_path):
+    """Flags win over BWPOOL_*, whichever way they name the server."""
+    context = tmp_path / "mine.json"
+    context.write_text(f'{{"url": "{server.url}"}}')
+    env = environment(server, names) | {"BWPOOL_SERVER": "nats://127.0.0.1:1"}
+    async with bwpool("setup", "--context", context, env=env) as by_flag:
+        assert await by_flag.wait() == 0, by_flag.stderr.decode()
+    async with bwpool("setup", env=env) as by_variable:
+        assert await by_variable.wait() == 1
+
+    assert "nats://127.0.0.1:1" in by_variable.stderr.decode()
+
+
+async def test_failures_are_looked_up_in_a_store_only_by_a_flag(
+    server, connection, names, tmp_path
+):
+    """What names the output folder for good does not turn it away from the server."""
+    await create_seed_topology(connection, names)
+    (tmp_path / "bwpool.toml").write_text('out = "somewhere"\n')
+    out = {"BWPOOL_OUT": "somewhere", "OUTDIR": "somewhere"}
+    config = {"BWPOOL_CONFIG": str(tmp_path / "bwpool.toml")}
+    for env in (out, config):
+        async with bwpool(
+            "failed", "list", env=environment(server, names) | env
+        ) as run:
+            assert await run.wait() == 0, run.stderr.decode()
+
+        assert b"no job has failed" in run.stdout
+    said = await refused("failed", "list", "--out", "nowhere", cwd=tmp_path)
+
+    assert "nowhere" in said
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason"),
+    [
+        (["nowhere.jpg"], "there is no file"),
+        (["."], "is a folder, not a regular file"),
+        (["color.jpg", "-o", "no/p.png"], "can't write no/p.png: No such file"),
+        (["color.jpg", "-o", "p.xyz"], "can't write p.xyz: unknown file extension"),
+        (["color.jpg", "-o", "color.jpg"], "would replace the picture"),
+    ],
+)
+async def test_a_preview_that_can_not_be_is_explained(argv, reason, photo):
+    """In one line, whether it can't be read or can't be written."""
+    said = await refused("preview", *argv, cwd=photo.parent)
+
+    (line,) = said.splitlines()
+    assert reason in line

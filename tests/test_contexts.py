@@ -32,11 +32,16 @@ def write(path: Path, **values: Any) -> None:
 
 
 def decide(home: Path, *, explicit_only: bool = False, **given: Any) -> Endpoint | None:
-    """Resolve lower-case names as flags, NATS_* as variables, `config` as the file."""
+    """Resolve lower-case names as flags, NATS_* as variables, `config` as the file.
+
+    `variables` are the BWPOOL_* ones.
+    """
+    others = ("config", "variables")
     environ = {k: v for k, v in given.items() if k.startswith("NATS_")}
-    flags = {k: v for k, v in given.items() if k.islower() and k != "config"}
+    flags = {k: v for k, v in given.items() if k.islower() and k not in others}
     return resolve(
         ServerSettings(**flags),
+        variables=given.get("variables"),
         config=given.get("config"),
         environ={"XDG_CONFIG_HOME": str(home)} | environ,
         explicit_only=explicit_only,
@@ -63,11 +68,20 @@ def decide(home: Path, *, explicit_only: bool = False, **given: Any) -> Endpoint
         ({"NATS_URL": "env", "NATS_CONTEXT": "lab"}, "nats://env:4222"),
         ({"NATS_URL": "env", "config": ServerSettings(server="f")}, "nats://env:4222"),
         ({"config": ServerSettings(server="f")}, "nats://f:4222"),
+        (
+            {"context": "prod", "variables": ServerSettings(server="v")},
+            "nats://prod:4333",
+        ),
+        ({"variables": ServerSettings(server="v"), "NATS_URL": "env"}, "nats://v:4222"),
+        (
+            {"variables": ServerSettings(context="lab"), "NATS_URL": "e"},
+            "nats://lab:4222",
+        ),
         ({"config": ServerSettings(context="lab")}, "nats://lab:4222"),
     ],
 )
 def test_server_comes_from_the_strongest_choice(home, given, expected) -> None:
-    """Flags, then NATS_*, then the file; a named context right below its namer."""
+    """Flags, BWPOOL_*, NATS_*, then the file; a named context right below its namer."""
     endpoint = decide(home, **given)
 
     assert str(endpoint) == expected

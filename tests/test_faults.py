@@ -195,7 +195,8 @@ async def test_a_fatal_error_of_the_server_is_survived(
     server, connection, names, out, new_wire
 ):
     """What closes nats-py for good costs the supervisor a new client."""
-    await create_seed_topology(connection, names)
+    # What was on its way to the old client comes again after the ack wait.
+    await create_seed_topology(connection, names, ack_wait=3_000_000_000)
     await publish_all(connection, names, jobs("sleep0.1", 30))
     wire = await new_wire(server)
     async with supervise(wire.url, names, out) as supervisor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -13,7 +16,8 @@ import structlog
 import uvloop
 from cyclopts import Group, Parameter
 
-from bwpool.cli.options import server_in_file
+from bwpool.cli import process
+from bwpool.cli.options import server_in_file, server_in_variables
 from bwpool.errors import BwpoolError, ConfigError
 from bwpool.queue.contexts import Endpoint, resolve
 from bwpool.settings import (
@@ -73,25 +77,42 @@ def execute(
 ) -> int:
     """Run a command's coroutine and return its exit code, errors explained.
 
-    `log_level` counts where nobody asked for another.
+    `log_level` counts where nobody asked for another. A command that does not handle
+    signals itself is cancelled by one, and its clean-up interrupted by another.
     """
+
+    async def interruptible() -> int:
+        process.cancel_on_signals()
+        try:
+            return await command()
+        except BwpoolError:
+            # Up to Python 3.11, what is waited for can swallow being cancelled.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from None
+            raise
+
     configure_logging(common, log_level)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as a Runner wants it
     try:
-        return uvloop.run(command())
+        return uvloop.run(interruptible())
     except ConfigError as error:
         complain(error)
         return MISUSED
     except BwpoolError as error:
         complain(error)
         return FAILED
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         complain("interrupted")
         return FAILED
+    finally:
+        process.end_on_signals()  # the loop has put others back
 
 
 def complain(problem: object) -> None:
     """Say on stderr, in one line, what is wrong."""
-    print(f"bwpool: {problem}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # then there is nobody to tell
+        print(f"bwpool: {problem}", file=sys.stderr)
 
 
 def printable(text: str) -> str:
@@ -103,7 +124,7 @@ def printable(text: str) -> str:
 
 def endpoint_of(server: ServerSettings, common: CommonSettings) -> Endpoint:
     """Decide where to connect; there is always a default."""
-    endpoint = resolve(server, config=server_in_file(common.config))
+    endpoint = _resolve(server, common, explicit_only=False)
     assert endpoint is not None
     return endpoint
 
@@ -112,8 +133,16 @@ def explicit_endpoint(
     server: ServerSettings, common: CommonSettings
 ) -> Endpoint | None:
     """Decide where to connect if anybody said so; a selected context does not count."""
-    config = server_in_file(common.config)
-    return resolve(server, config=config, explicit_only=True)
+    return _resolve(server, common, explicit_only=True)
+
+
+def _resolve(
+    server: ServerSettings, common: CommonSettings, *, explicit_only: bool
+) -> Endpoint | None:
+    variables, config = server_in_variables(), server_in_file(common.config)
+    return resolve(
+        server, variables=variables, config=config, explicit_only=explicit_only
+    )
 
 
 def _escape(
@@ -127,13 +156,19 @@ def _escape(
 
 
 class _Stderr:
-    """Whatever stderr is at the moment: a progress bar puts itself in between."""
+    """Whatever stderr is at the moment: a progress bar puts itself in between.
+
+    That nobody reads it any more is no reason to stop working.
+    """
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
 
 
 def configure_logging(common: CommonSettings, default: LogLevel = "info") -> None:

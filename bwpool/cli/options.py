@@ -1,7 +1,8 @@
 """Where an option's value comes from: flags, then variables, then a file.
 
-The order is flags, BWPOOL_<OPTION>, OUTDIR, the file named by `--config`. The NATS_*
-variables belong to `queue.contexts`, which weighs them against contexts.
+The order is flags, BWPOOL_<OPTION>, OUTDIR, the file named by `--config`. How to reach
+the server is decided by `queue.contexts`, which weighs all these against the NATS_*
+variables and contexts: so only flags set those options here.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def sources(path: Path | None, known: frozenset[str]) -> list[Source]:
     `path` is a TOML file or None, `known` the names of all options. Raises ConfigError
     for a bad file.
     """
-    found: list[Source] = [cyclopts.config.Env("BWPOOL_", command=False), _outdir]
+    found: list[Source] = [_variables, _outdir]
     if path is not None:
         values = read_file(path)
         for name in values:
@@ -68,37 +69,69 @@ def read_file(path: Path) -> dict[str, Any]:
     return {name.replace("-", "_"): value for name, value in values.items()}
 
 
+def server_in_variables() -> ServerSettings:
+    """Read what BWPOOL_* variables say of the server, which counts less than flags."""
+    return _server({name: os.environ.get(f"BWPOOL_{name.upper()}") for name in _SERVER})
+
+
 def server_in_file(path: Path | None) -> ServerSettings:
     """Read what the file says of the server, which counts for less than NATS_*."""
-    given: dict[str, Any] = {} if path is None else read_file(path)
-    known = {name: value for name, value in given.items() if name in _SERVER}
+    return _server({} if path is None else read_file(path))
+
+
+def _server(values: dict[str, Any]) -> ServerSettings:
+    known = {name: values[name] for name in _SERVER & values.keys() if values[name]}
     for name in _FILES & known.keys():
         known[name] = Path(known[name])
     return ServerSettings(**known)
+
+
+def _variables(
+    app: cyclopts.App, commands: tuple[str, ...], arguments: ArgumentCollection
+) -> None:
+    """Let BWPOOL_<OPTION> stand for an option."""
+    weighed = ArgumentCollection(  # type: ignore[no-untyped-call]
+        argument
+        for argument in arguments
+        if name_of(argument) not in _SERVER and _counts(argument, commands)
+    )
+    cyclopts.config.Env("BWPOOL_", command=False)(app, commands, weighed)
 
 
 def _outdir(
     _app: cyclopts.App, commands: tuple[str, ...], arguments: ArgumentCollection
 ) -> None:
     """Let OUTDIR stand for `--out`, as it does for the seed's workers."""
-    if commands[:1] == ("failed",):
-        return  # where `--out` means a store instead of a server
     outdir = os.environ.get("OUTDIR")
     for argument in arguments:
-        if argument.name == "--out" and outdir:
+        if name_of(argument) == "out" and outdir and _counts(argument, commands):
             _give(argument, outdir, "OUTDIR")
 
 
 def _from_file(path: Path, values: dict[str, Any]) -> Source:
     def source(
-        _app: cyclopts.App, _commands: tuple[str, ...], arguments: ArgumentCollection
+        _app: cyclopts.App, commands: tuple[str, ...], arguments: ArgumentCollection
     ) -> None:
         for argument in arguments:
-            name = argument.name.lstrip("-").replace("-", "_")
-            if name in values and name not in _SERVER:
+            name = name_of(argument)
+            is_meant = name in values and name not in _SERVER
+            if is_meant and _counts(argument, commands):
                 _give(argument, values[name], str(path))
 
     return source
+
+
+def name_of(argument: Argument) -> str:
+    """Name an option as files do."""
+    return argument.name.lstrip("-").replace("-", "_")
+
+
+def _counts(argument: Argument, commands: tuple[str, ...]) -> bool:
+    """Tell whether an option can be set without a flag in this command.
+
+    Where `--out` means a store instead of a server, it is nothing to be set for good.
+    """
+    return commands[:1] != ("failed",) or name_of(argument) != "out"
 
 
 def _give(argument: Argument, value: Any, origin: str) -> None:

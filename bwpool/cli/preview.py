@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from bwpool.cli.common import DONE, Common, CommonSettings, execute, flat
+from bwpool.errors import ConfigError, SourceMissing, SourceRefused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,7 @@ class PreviewSettings:
 
 def preview(
     image: Path,
+    /,
     *,
     settings: Annotated[PreviewSettings, flat("Options")] = PreviewSettings(),
     common: Common = CommonSettings(),
@@ -39,7 +41,10 @@ def preview(
         # The only command that converts in its own process.
         from bwpool.convert.preview import preview as render
 
-        render(image, settings.output)
+        try:
+            render(image, settings.output)
+        except (SourceMissing, SourceRefused) as error:
+            raise ConfigError(error.reason) from None
         print(settings.output)
         return DONE
 

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from bwpool.convert.pipeline import convert, prepare
-from bwpool.errors import SourceRefused
+from bwpool.errors import ConfigError, SourceRefused
 from bwpool.job import METHODS, Job
 from bwpool.settings import ConvertSettings
 
@@ -41,7 +41,7 @@ def preview(path: Path, output: Path) -> list[Tried]:
     """Write a sheet with the picture at `path` and what each method makes of it.
 
     Returns what each took, in the order of the sheet. Raises job errors for what can't
-    be read, OSError where the sheet can't be written.
+    be read, ConfigError where the sheet can't be written.
     """
     if output.exists() and output.samefile(path):
         raise SourceRefused(f"the sheet {output} would replace the picture")
@@ -51,7 +51,11 @@ def preview(path: Path, output: Path) -> list[Tried]:
         for _ in range(2):  # first to warm up, so that times can be compared
             tried = [_try(path, method, settings) for method in METHODS]
         sheet = _sheet(path, tried, Path(folder))
-    sheet.save(output)
+    try:
+        sheet.save(output)
+    except (OSError, ValueError) as error:  # the latter for an unknown extension
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"can't write {output}: {reason}") from None
     return tried
 
 

@@ -39,6 +39,9 @@ from bwpool.settings import ConvertSettings
 STDERR_BYTES = 64 * 1024
 """How much of a converter's stderr is kept before it starts over."""
 
+IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""What asks the supervisor to end, and reaches its converters as well."""
+
 
 class Pending(Protocol):
     """An output that is written but not yet in its place."""
@@ -78,8 +81,10 @@ def enlist(channel: socket.socket) -> None:
     supervisor wants to drain: so a converter ends by SIGKILL, or when its slot closes.
     """
     global _channel  # noqa: PLW0603 - see its docstring
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    # The slot has started this process with these blocked.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED_SIGNALS)
     _die_with_the_supervisor()
     _channel = channel
 

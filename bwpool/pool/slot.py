@@ -8,19 +8,20 @@ kill or a recycling touches this slot's jobs and no others. Called by `pool`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from typing import BinaryIO, cast
 
-from bwpool.pool.converter import Load, enlist, serve
+from bwpool.pool.converter import IGNORED_SIGNALS, Load, enlist, serve
 from bwpool.pool.page import PAGE_BYTES, Doing, Page
 from bwpool.pool.wear import peak_memory_of
 from bwpool.pool.wire import Message, Order, decode_message, encode_order
@@ -116,7 +117,8 @@ class Slot:
             initializer=enlist,
             initargs=(theirs,),
         )
-        serving = self._executor.submit(serve, load, settings)
+        with _signals_blocked():
+            serving = self._executor.submit(serve, load, settings)
         theirs.close()
         self._process = _only_process(self._executor)
         self.pid = self._process.pid or 0
@@ -207,20 +209,26 @@ class Slot:
         if self._transport is not None:
             self._transport.close()
         failure = serving.exception()
-        if isinstance(failure, BrokenExecutor):
-            # The executor has seen it die, so its exit code takes no time.
-            self._process.join(timeout=1.0)
-        elif failure is not None:
-            self._stderr.write(f"{type(failure).__name__}: {failure}\n".encode())
+        has_died = isinstance(failure, BrokenExecutor)
+        if not has_died:
+            if failure is not None:
+                self._stderr.write(f"{type(failure).__name__}: {failure}\n".encode())
+            # Nothing is left for it to do, and one that can't end would block ours.
+            self._process.kill()
+        # The executor's thread reaps the process, and only then is there an exit code
+        # for anybody else. It also has to be gone before the interpreter ends, since
+        # it races with the exit hook; the loop waits for this when it is closed.
+        loop = asyncio.get_running_loop()
+        reaping = loop.run_in_executor(None, self._executor.shutdown)
+        reaping.add_done_callback(lambda _: self._bury(has_died=has_died))
+
+    def _bury(self, *, has_died: bool) -> None:
+        """Tell what is known of the converter, now that its process is gone."""
         doing = self._page.read()
         if self._peak > doing.max_rss_bytes:
             doing = replace(doing, max_rss_bytes=self._peak)
-        death = Death(self.pid, self._process.exitcode, doing, self._tail_of_stderr())
-        # Nothing is left for it to do, and a process that can't end would block ours.
-        self._process.kill()
-        # The executor's thread has to be gone before the interpreter ends: it races
-        # with the exit hook otherwise. The loop waits for this when it is closed.
-        asyncio.get_running_loop().run_in_executor(None, self._executor.shutdown)
+        exitcode = self._process.exitcode if has_died else None
+        death = Death(self.pid, exitcode, doing, self._tail_of_stderr())
         self._page.close()
         self._stderr.close()
         self._on_death(self, death)
@@ -246,6 +254,16 @@ def _only_process(executor: ProcessPoolExecutor) -> BaseProcess:
     """
     (process,) = executor._processes.values()
     return process
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Have a process started that no signal ends before `enlist` ignores them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _call_in(

@@ -1,8 +1,8 @@
 """Which NATS server to talk to, and as whom.
 
-Owns the precedence of flags, NATS_* variables, the configuration file and the
-contexts of the `nats` command line. Called by the command line, once; the result, an
-`Endpoint`, is what `connection` opens. Pure but for reading context files: it never
+Owns the precedence of flags, BWPOOL_* and NATS_* variables, the configuration file and
+the contexts of the `nats` command line. Called by the command line, once; the result,
+an `Endpoint`, is what `connection` opens. Pure but for reading context files: it never
 imports nats.
 """
 
@@ -86,21 +86,25 @@ class Endpoint:
 def resolve(
     settings: ServerSettings,
     *,
+    variables: ServerSettings | None = None,
     config: ServerSettings | None = None,
     environ: Mapping[str, str] | None = None,
     explicit_only: bool = False,
 ) -> Endpoint | None:
     """Decide where to connect.
 
-    `settings` holds the flags and BWPOOL_* variables, `config` the configuration
-    file. A field counts from the first of: flags, the context they name, NATS_*
-    variables, the context these name, the configuration file, the context it names.
+    `settings` holds the flags, `variables` the BWPOOL_* variables, `config` the
+    configuration file; the NATS_* variables are taken from `environ`. A field counts
+    from the first of: flags, BWPOOL_*, NATS_*, file, and for each the context it names.
     Only where none of them names a server or a context does the selected context
     count, then the default. With `explicit_only` that case returns None instead.
     Raises ConfigError.
     """
     environ = os.environ if environ is None else environ
-    layers = list(_explicit_layers(settings, config or ServerSettings(), environ))
+    none = ServerSettings()
+    layers = list(
+        _explicit_layers(settings, variables or none, config or none, environ)
+    )
     if not any("server" in layer for layer in layers):
         if explicit_only:
             return None
@@ -115,13 +119,16 @@ def redact(url: str) -> str:
 
 
 def _explicit_layers(
-    settings: ServerSettings, config: ServerSettings, environ: Mapping[str, str]
+    settings: ServerSettings,
+    variables: ServerSettings,
+    config: ServerSettings,
+    environ: Mapping[str, str],
 ) -> Iterator[Layer]:
     """Yield the layers somebody asked for, strongest first.
 
     One context at most is read: that of the strongest layer that names one.
     """
-    variables = {
+    nats = {
         name: environ[variable]
         for name, variable in _VARIABLES.items()
         if environ.get(variable)
@@ -129,7 +136,8 @@ def _explicit_layers(
     named = False
     for layer, context in (
         (_given(settings), settings.context),
-        (variables, environ.get("NATS_CONTEXT")),
+        (_given(variables), variables.context),
+        (nats, environ.get("NATS_CONTEXT")),
         (_given(config), config.context),
     ):
         yield _with_userinfo(layer)
