@@ -125,7 +125,6 @@ class Supervisor:
     async def _drain(self) -> None:
         """Stop pulling, hand back what is not begun, and finish the rest in time."""
         log.info("supervisor.draining", held=len(self.deliveries))
-        self.deliveries.leave()
         finishing = asyncio.ensure_future(self._finish())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout):
@@ -139,7 +138,9 @@ class Supervisor:
             log.warning("supervisor.unsettled", unconfirmed=self._outbox.unconfirmed)
 
     async def _finish(self) -> None:
+        # In this order: what is handed back must not be delivered to us again.
         await self._puller.stop()
+        self.deliveries.leave()
         await self.deliveries.wait_until_empty()
 
     async def _stop_when_empty(self) -> None:

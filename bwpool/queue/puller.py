@@ -141,7 +141,7 @@ class Puller:
     async def stop(self) -> None:
         """Cancel the outstanding pull, and return when the last message is in."""
         await self._background.close()
-        if self._generation is not None:
+        if self._generation is not None and self._connection.is_up:
             await self._generation.close()
 
     async def close(self) -> None:
