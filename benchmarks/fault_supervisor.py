@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ DEEDS: dict[str, Callable[[], None]] = {
 async def main(url: str, options: dict[str, Any]) -> int:
     """Supervise until a signal, or in a burst until the queue is empty."""
     from bwpool.cli.common import CommonSettings, configure_logging
-    from bwpool.cli.run import supervising, until_stopped
+    from bwpool.cli.session import supervising, until_stopped
     from bwpool.queue.contexts import Endpoint
     from bwpool.settings import PoolSettings, QueueSettings, RunSettings
 
@@ -97,7 +98,8 @@ async def main(url: str, options: dict[str, Any]) -> int:
         ending,
         load=load,
     ) as supervisor:
-        print("ready", flush=True)
+        # Said once the signals are heeded.
+        asyncio.get_running_loop().call_soon(partial(print, "ready", flush=True))
         return await until_stopped(supervisor, is_burst=ending.burst)
 
 

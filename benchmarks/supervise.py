@@ -10,6 +10,7 @@ Converters import this module too, as their parent's, so it imports the rest lat
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
@@ -91,7 +92,7 @@ async def supervise(url: str, work: Work) -> int:
         load=load_conversion if work.seconds is None else load_for(work.seconds),
     ) as supervisor:
         supervisor.deliveries.on_settled = stamps.note
-        stamps.print()
+        asyncio.get_running_loop().call_soon(stamps.print)  # the signals are heeded
         return await until_stopped(supervisor, is_burst=False)
 
 

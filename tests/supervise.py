@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 
@@ -44,7 +45,8 @@ async def main(url: str, options: dict) -> int:
         ending,
         load=workloads.misbehaving,
     ) as supervisor:
-        print("ready", flush=True)
+        # Said once the signals are heeded.
+        asyncio.get_running_loop().call_soon(partial(print, "ready", flush=True))
         return await until_stopped(supervisor, is_burst=ending.burst)
 
 

@@ -236,7 +236,7 @@ async def test_the_supervisor_never_loads_the_image_libraries(
         assert len(children) == 16
         assert max(child.memory_full_info().uss for child in children) < 60e6
         run.send(signal.SIGTERM)
-        assert await run.wait() == 0
+        assert await run.wait() == 0, run.stderr.decode()
 
 
 async def test_the_command_line_imports_no_image_library():

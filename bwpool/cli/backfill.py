@@ -36,7 +36,7 @@ from bwpool.cli.common import (
 )
 from bwpool.cli.progress import showing_progress
 from bwpool.cli.report import report_backfill
-from bwpool.cli.run import STORE, make_out, supervising
+from bwpool.cli.session import STORE, make_out, supervising
 from bwpool.cli.setup import provide
 from bwpool.embedded import EmbeddedServer
 from bwpool.errors import BwpoolError, ConfigError

@@ -25,7 +25,7 @@ from bwpool.cli.common import (
     flat,
     printable,
 )
-from bwpool.cli.run import STORE
+from bwpool.cli.session import STORE
 from bwpool.embedded import EmbeddedServer
 from bwpool.errors import JOB_ERRORS, ConfigError
 from bwpool.queue import dead

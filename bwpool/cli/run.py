@@ -33,8 +33,6 @@ from bwpool.settings import (
     ServerSettings,
 )
 
-__all__ = ["STORE", "make_out", "run", "supervising", "until_stopped"]
-
 log = structlog.get_logger()
 
 

@@ -65,7 +65,6 @@ async def supervising(
             await starting
             probe = partial(storage.probe, out, convert.source_root)
             parts = Parts(connection, consumer, pool, probe)
-            log.info("supervisor.ready", server=str(endpoint), slots=pool.ready_slots)
             yield Supervisor(parts, ending)
     finally:
         starting.cancel()
@@ -84,6 +83,12 @@ async def until_stopped(supervisor: Supervisor, *, is_burst: bool) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupt)
+    parts = supervisor.parts
+    log.info(  # whoever waits for this may send a signal at once
+        "supervisor.ready",
+        server=str(parts.connection.endpoint),
+        slots=parts.pool.ready_slots,
+    )
     is_orderly = await supervisor.run()
     if not is_orderly:
         return FAILED
