@@ -9,7 +9,6 @@ that simplejpeg doesn't know, and those too large for memory.
 
 from __future__ import annotations
 
-import io
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -18,17 +17,14 @@ from functools import partial
 import numpy as np
 import pyvips
 import simplejpeg
-from PIL.JpegImagePlugin import JpegImageFile
 
 from bwpool.convert import colour, complaints, general
+from bwpool.convert.header import Exif, Header, read_exif, read_header
 from bwpool.convert.icc import is_plain
 from bwpool.convert.limits import MAX_WHOLE_PIXELS
 from bwpool.convert.plan import Page, Picture, Rows
 from bwpool.settings import ConvertSettings
 from bwpool.storage import Source
-
-_ORIENTATION = 0x0112
-"""The EXIF tag."""
 
 _MAX_BYTES = 2**29
 """Of a file that is read into memory at once."""
@@ -65,23 +61,22 @@ def inspect(source: Source, content: str, settings: ConvertSettings) -> Picture:
         return otherwise()
     data = source.read(source.size)
     try:
-        header = JpegImageFile(io.BytesIO(data))
-    except SyntaxError:  # not eight bits, or damaged: the general reader will tell
+        header = read_header(data)
+    except (ValueError, struct.error):  # the general reader will tell
         return otherwise()
-    width, height = header.size
-    is_progressive = "progressive" in header.info
-    if width * height > MAX_WHOLE_PIXELS and not is_progressive:
+    size = header.width, header.height
+    if size[0] * size[1] > MAX_WHOLE_PIXELS and not header.is_progressive:
         return otherwise()
     return Picture(
         content=content,
-        sizes=(header.size,),
+        sizes=(size,),
         decode=lambda: _decode(header, data, otherwise),
-        is_whole=is_progressive,
+        is_whole=header.is_progressive,
     )
 
 
 def _decode(
-    header: JpegImageFile, data: bytes, otherwise: Callable[[], Picture]
+    header: Header, data: bytes, otherwise: Callable[[], Picture]
 ) -> Iterator[Page]:
     try:
         page = _page(header, data)
@@ -93,29 +88,28 @@ def _decode(
         yield page
 
 
-def _page(header: JpegImageFile, data: bytes) -> Page:
-    dpi = colour.usable_dpi(header.info.get("dpi"))
-    if header.layers != 4 and is_plain(header.info.get("icc_profile")):
-        gray = _upright(_samples(data, "GRAY")[..., 0], _orientation(header))
+def _page(header: Header, data: bytes) -> Page:
+    exif = _exif(header)
+    dpi = colour.usable_dpi(header.density or exif.dpi)
+    if header.components != 4 and is_plain(header.icc):
+        gray = _upright(_samples(data, "GRAY")[..., 0], exif.orientation)
         height, width = gray.shape
-        if gray.shape != header.size[::-1]:
+        if (width, height) != (header.width, header.height):
             dpi = dpi and dpi[::-1]
         return Page(width, height, dpi, lambda: iter((gray,)))
-    image = _coloured(header, data)
+    image = _coloured(header, data, exif.orientation)
     return colour.page(image, lambda: image, dpi)
 
 
-def _coloured(header: JpegImageFile, data: bytes) -> pyvips.Image:
+def _coloured(header: Header, data: bytes, orientation: int) -> pyvips.Image:
     """Decode to an image that still has its colours, profile and orientation."""
-    if header.layers == 4:
+    if header.components == 4:
         samples, space = _samples(data, "CMYK"), "cmyk"
-        if "adobe" in header.info:  # Adobe stores how much paper shows, not ink
+        if header.is_adobe:  # Adobe stores how much paper shows, not ink
             samples = ~samples
     else:
         samples, space = _samples(data, "RGB"), "srgb"
-    return colour.image_of(
-        samples, space, header.info.get("icc_profile"), _orientation(header)
-    )
+    return colour.image_of(samples, space, header.icc, orientation)
 
 
 def _samples(data: bytes, space: str) -> Rows:
@@ -154,15 +148,14 @@ def _is_harmless(warning: str, data: bytes) -> bool:
     return extraneous[2] == "d9" and not padding.strip(b"\0\xff")
 
 
-def _orientation(header: JpegImageFile) -> int:
-    if "exif" not in header.info:
-        return 1
+def _exif(header: Header) -> Exif:
+    if not header.exif:
+        return Exif()
     try:
-        orientation = header.getexif().get(_ORIENTATION)
-    except (SyntaxError, ValueError, TypeError, KeyError, struct.error):
+        return read_exif(header.exif)
+    except ValueError:
         complaints.hear("the EXIF data can't be read")
-        return 1
-    return orientation if orientation in _TURNS else 1
+        return Exif()
 
 
 def _upright(gray: Rows, orientation: int) -> Rows:
