@@ -7,6 +7,7 @@ time that a thumbnail does, and guesses a resolution where none is told.
 from __future__ import annotations
 
 import struct
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,7 +26,6 @@ _PREFIXES = {
     _EXIF: b"Exif\0\0",
     _ICC: b"ICC_PROFILE\0",
     _ADOBE: b"Adobe",
-    **dict.fromkeys(_FRAMES, b""),
 }
 """How the segments begin that matter here; others share their markers."""
 
@@ -71,15 +71,16 @@ def read_header(data: bytes) -> Header:
 
     Raises ValueError or struct.error for what is none of eight bits, or too damaged.
     """
-    bodies: dict[int, list[bytes]] = {marker: [] for marker in _PREFIXES}
+    frame = 0
+    bodies: defaultdict[int, list[bytes]] = defaultdict(list)
     for marker, body in _segments(data):
-        prefix = _PREFIXES.get(marker)
-        if prefix is not None and body.startswith(prefix):
-            bodies[marker].append(body.removeprefix(prefix))
-    frame = next((marker for marker in _FRAMES if bodies[marker]), None)
-    if frame is None:
+        if marker in _FRAMES:
+            frame, frame_body = marker, body
+        elif body.startswith(prefix := _PREFIXES.get(marker, body)):
+            bodies[marker].append(body[len(prefix) :])
+    if not frame:
         raise ValueError("no frame before the first scan")
-    bits, height, width, components = struct.unpack_from(">BHHB", bodies[frame][0])
+    bits, height, width, components = struct.unpack_from(">BHHB", frame_body)
     if bits != _BITS or components not in (1, 3, 4):
         raise ValueError(f"{components} components of {bits} bits")
     return Header(
