@@ -66,8 +66,10 @@ def _open(load: Callable[[], pyvips.Image], content: str) -> pyvips.Image:
     try:
         return load()
     except pyvips.Error as error:
-        if content == OTHER or "not in a known format" not in error.detail:
+        if "not in a known format" not in error.detail:
             raise
+        if content == OTHER:
+            raise BadImage("this is no picture of a format that is read") from error
         raise BadImage(f"the {content} is damaged or ends too early") from error
 
 
