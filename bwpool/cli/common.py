@@ -117,6 +117,8 @@ def complain(problem: object) -> None:
 
 def printable(text: str) -> str:
     """Show what others wrote without letting it steer a terminal."""
+    if text.isprintable():
+        return text
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
     )

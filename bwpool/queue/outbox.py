@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 CONFIRM_WITHIN = 2.0
 """Seconds after which an ack that was not confirmed is sent again."""
 
-GATHER = 0.001
-"""Seconds for which notes gather after the last ones were sent."""
+GATHER = 0.005
+"""Seconds for which notes gather after the last ones were sent: each write wakes the
+server, on a core that a converter could use."""
 
 _ACK, _NAK, _EXTEND, _TERM = b"+ACK", b"-NAK", b"+WPI", b"+TERM"
 
