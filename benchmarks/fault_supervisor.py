@@ -48,7 +48,7 @@ def note(log: Path, job_id: str) -> None:
 
 def load(settings: ConvertSettings) -> Work:
     """Load the conversion, and what an id's first word does instead of it."""
-    convert = load_conversion(settings)
+    convert = load_conversion(settings).convert
     log = Path(settings.out).with_name(LOG)
 
     def work(job: Job, on_stage: Callable[[str], None]) -> tuple[Converted, Pending]:
@@ -62,7 +62,7 @@ def load(settings: ConvertSettings) -> Work:
         converted, pending = convert(job, on_stage)
         return converted, _Logged(pending, log, job.id)
 
-    return work
+    return Work(work)
 
 
 class _Nothing:

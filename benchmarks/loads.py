@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 
 from bwpool.job import Converted, Job
-from bwpool.pool.converter import Load, Work
+from bwpool.pool.converter import Load, Pending, Work
 from bwpool.settings import ConvertSettings
 
 
@@ -32,18 +32,18 @@ def idling(_settings: ConvertSettings) -> Work:
     def work(job: Job, _on_stage: Callable[[str], None]) -> tuple[Converted, Nothing]:
         return Converted(job.id, 0, 0, 0), Nothing()
 
-    return work
+    return Work(work)
 
 
 def sleeping(seconds: float, settings: ConvertSettings) -> Work:
     """Sleep, as if something else converted meanwhile."""
     idle = idling(settings)
 
-    def work(job: Job, on_stage: Callable[[str], None]) -> tuple[Converted, Nothing]:
+    def work(job: Job, on_stage: Callable[[str], None]) -> tuple[Converted, Pending]:
         time.sleep(seconds)
-        return idle(job, on_stage)  # type: ignore[return-value]
+        return idle.convert(job, on_stage)
 
-    return work
+    return Work(work)
 
 
 def load_for(seconds: float) -> Load:
@@ -73,7 +73,7 @@ def _sleep_alone(
     barrier.wait()
     end = time.monotonic() + duration
     while time.monotonic() < end:
-        work(job, lambda _stage: None)
+        work.convert(job, lambda _stage: None)
         count += 1
     result.send(count)
 

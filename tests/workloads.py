@@ -57,7 +57,7 @@ def misbehaving(settings: ConvertSettings) -> Work:
             return done, Nothing()
         return done, Touch(Path(settings.out) / job.id)
 
-    return work
+    return Work(work)
 
 
 _hoard: list[bytes] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import queue
 import signal
@@ -17,8 +18,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from bwpool.errors import ConversionFailed, JobError, LimitExceeded
 from bwpool.job import Converted, Job
@@ -36,6 +38,10 @@ from bwpool.pool.wire import (
 )
 from bwpool.settings import ConvertSettings
 
+GATHER = 0.005
+"""Seconds for which outputs gather after the last ones were committed: together they
+take one sync of their folder, and one answer."""
+
 STDERR_BYTES = 64 * 1024
 """How much of a converter's stderr is kept before it starts over."""
 
@@ -50,8 +56,31 @@ class Pending(Protocol):
         """Make it durable under its name, or raise a JobError."""
 
 
-Work = Callable[[Job, Callable[[str], None]], tuple[Converted, Pending]]
+Convert = Callable[[Job, Callable[[str], None]], tuple[Converted, Pending]]
 """Does one job, telling each stage it enters; raises JobError."""
+
+
+def commit_each(pendings: Sequence[Pending]) -> list[JobError | None]:
+    """Commit outputs one by one; return an error or None for each."""
+    return [_commit_one(pending) for pending in pendings]
+
+
+def _commit_one(pending: Pending) -> JobError | None:
+    try:
+        pending.commit()
+    except Exception as error:  # noqa: BLE001 - as in `_convert`
+        return _job_error(error)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a converter does: it converts, and commits what came of that."""
+
+    convert: Convert
+    commit: Callable[[Sequence[Any]], list[JobError | None]] = commit_each
+    """Makes several outputs durable; returns an error or None for each."""
+
 
 Load = Callable[[ConvertSettings], Work]
 """Makes ready for work, in the converter; picklable, so a module's function."""
@@ -59,14 +88,14 @@ Load = Callable[[ConvertSettings], Work]
 
 def load_conversion(settings: ConvertSettings) -> Work:
     """Load libvips and the conversion, which only a converter may do."""
-    from bwpool import convert
+    from bwpool import convert, storage
 
     convert.prepare(settings)
 
     def work(job: Job, on_stage: Callable[[str], None]) -> tuple[Converted, Pending]:
         return convert.convert(job, settings, on_stage=on_stage)
 
-    return work
+    return Work(work, storage.commit_all)
 
 
 _channel: socket.socket
@@ -97,7 +126,7 @@ def serve(load: Load, settings: ConvertSettings) -> None:
         _limit_memory(settings.max_memory)
     work = load(settings)
     answers = _Answers(_channel)
-    commits = _Commits(answers, is_durable=settings.sync)
+    commits = _Commits(answers, work, is_durable=settings.sync)
     answers.send(Ready())
     wear = Wear(settings)
     for order in _orders(_channel):
@@ -118,7 +147,7 @@ def _convert(order: Order, work: Work, page: Page, commits: _Commits) -> None:
     """Do one order; whatever goes wrong becomes its answer."""
     started = time.perf_counter()
     try:
-        converted, pending = work(order.job, page.enter)
+        converted, pending = work.convert(order.job, page.enter)
     except Exception as error:  # noqa: BLE001 - a bug must cost one job, not the loop
         elapsed = time.perf_counter() - started
         commits.answer(Answer(order.tag, elapsed, _job_error(error)))
@@ -144,21 +173,33 @@ class _Answers:
         self._channel = channel
         self._lock = threading.Lock()
 
-    def send(self, message: Message) -> None:
+    def send(self, *messages: Message) -> None:
+        lines = b"".join(map(_line, messages))
         # A slot that is gone reads no answers; the loop ends by itself.
         with self._lock, contextlib.suppress(OSError):
-            self._channel.sendall(encode_message(message))
+            self._channel.sendall(lines)
+
+
+def _line(message: Message) -> bytes:
+    try:
+        return encode_message(message)
+    except Exception as error:
+        if not isinstance(message, Answer):
+            raise
+        return encode_message(replace(message, outcome=_job_error(error)))
 
 
 class _Commits:
     """Puts outputs in their place, on a thread, while the next one is converted.
 
     Waiting for the disk leaves a core idle; this way it isn't. An answer is sent only
-    when its output is durable.
+    when its output is durable. The first output is committed at once; those that come
+    right after wait a little for each other.
     """
 
-    def __init__(self, answers: _Answers, *, is_durable: bool) -> None:
+    def __init__(self, answers: _Answers, work: Work, *, is_durable: bool) -> None:
         self.answer = answers.send
+        self._commit_all = work.commit
         self._queue: queue.SimpleQueue[tuple[Answer, Pending] | None]
         self._queue = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -169,7 +210,7 @@ class _Commits:
     def add(self, answer: Answer, pending: Pending) -> None:
         """Commit `pending`, then send `answer`, or what went wrong."""
         if self._thread is None:
-            self._commit(answer, pending)
+            self._commit([(answer, pending)])
         else:
             self._queue.put((answer, pending))
 
@@ -180,18 +221,33 @@ class _Commits:
             self._thread.join()
 
     def _run(self) -> None:
-        while (added := self._queue.get()) is not None:
-            self._commit(*added)
+        ended = -math.inf
+        while (first := self._queue.get()) is not None:
+            if time.monotonic() - ended < GATHER:
+                time.sleep(GATHER)
+            self._commit([first, *self._gathered()])
+            ended = time.monotonic()
 
-    def _commit(self, answer: Answer, pending: Pending) -> None:
+    def _gathered(self) -> Iterator[tuple[Answer, Pending]]:
+        while not self._queue.empty():
+            added = self._queue.get()
+            if added is None:  # `close` waits for the end
+                self._queue.put(None)
+                return
+            yield added
+
+    def _commit(self, batch: list[tuple[Answer, Pending]]) -> None:
+        pendings = [pending for _, pending in batch]
+        errors: Sequence[JobError | None]
         try:
-            pending.commit()
-        except Exception as error:  # noqa: BLE001 - as in `_convert`
-            answer.outcome = _job_error(error)
-        try:
-            self.answer(answer)
+            errors = self._commit_all(pendings)
         except Exception as error:  # noqa: BLE001 - the thread must live on
-            self.answer(Answer(answer.tag, answer.elapsed, _job_error(error)))
+            errors = [_job_error(error)] * len(batch)
+        answers = [
+            answer if error is None else replace(answer, outcome=error)
+            for (answer, _), error in zip(batch, errors, strict=True)
+        ]
+        self.answer(*answers)
 
 
 def _orders(channel: socket.socket) -> Iterator[Order]:
