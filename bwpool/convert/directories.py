@@ -16,17 +16,17 @@ from dataclasses import dataclass
 
 import pyvips
 
+from bwpool.convert.ifd import BIG_ENTRY, CLASSIC_ENTRY, ORDERS, read_tags
 from bwpool.convert.limits import check_pages
 from bwpool.storage import Source
 
 _WIDTH, _HEIGHT, _SUBFILE_TYPE = 256, 257, 254
 _REDUCED_OR_MASK = 0b101
-_SHORT = 3
 _BIG_VERSION = 43
-_CLASSIC = ("H", "HHII", "I", 4)
-_BIG = ("Q", "HHQI4x", "Q", 8)
-"""The forms of a directory's count, its entries (tag, type, count, value) and an
-offset, and where the first offset is."""
+_CLASSIC = ("H", CLASSIC_ENTRY, "I", 4)
+_BIG = ("Q", BIG_ENTRY, "Q", 8)
+"""The forms of a directory's count, its entries and an offset, and where the first
+offset is."""
 
 Patch = tuple[int, bytes]
 """An offset, and what to read there instead of what is there."""
@@ -88,7 +88,7 @@ def _patched(data: bytes, start: int, patches: tuple[Patch, ...]) -> bytes:
 
 def _walk(source: Source) -> Iterator[Directory]:
     """Yield each directory; end where the chain ends or is broken."""
-    order = "<" if source.read(2) == b"II" else ">"
+    order = ORDERS.get(source.read(2), ">")
 
     def unpack(form: str, at: int) -> int:
         data = source.read(struct.calcsize(order + form), at)
@@ -107,7 +107,7 @@ def _walk(source: Source) -> Iterator[Directory]:
             entry_size = struct.calcsize(order + entry_form)
             entries = source.read(unpack(count_form, at) * entry_size, entries_at)
             link_at = entries_at + len(entries)
-            tags = dict(_tags(struct.iter_unpack(order + entry_form, entries), order))
+            tags = read_tags(entries, order, entry_form)
             yield Directory(
                 size=(tags.get(_WIDTH, 0), tags.get(_HEIGHT, 0)),
                 is_full=not tags.get(_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK,
@@ -117,9 +117,3 @@ def _walk(source: Source) -> Iterator[Directory]:
                 ),
             )
             at = unpack(offset_form, link_at)
-
-
-def _tags(entries: Iterator[tuple[int, ...]], order: str) -> Iterator[tuple[int, int]]:
-    for tag, kind, _, value in entries:
-        is_high = kind == _SHORT and order == ">"  # it fills its field from the left
-        yield tag, value >> 16 if is_high else value

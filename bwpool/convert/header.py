@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bwpool.convert.ifd import CLASSIC_ENTRY, ORDERS, read_tags
 from bwpool.convert.plan import Dpi
 
 _BITS = 8
@@ -32,21 +33,20 @@ _PREFIXES = {
 _ORIENTATION, _ACROSS, _DOWN, _UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 """Tags of EXIF: of the last three, two are resolutions and one is what they count."""
 
+_UPRIGHT, _TURNED = 1, range(2, 9)
+"""Orientations."""
+
 _INCHES = {1: 1.0, 2: 2.54}
 """By JFIF's unit: the dots of an inch for one that is told. EXIF counts from 2."""
 
-_ORDERS = {b"II": "<", b"MM": ">"}
-"""Of bytes, by how EXIF begins."""
-
-_ENTRY = 12
-"""Bytes of an entry in EXIF's directory: tag, type, count, and the value or where."""
+_ENTRY_BYTES = struct.calcsize(CLASSIC_ENTRY)
 
 
 @dataclass(frozen=True, slots=True)
 class Exif:
-    """The little of EXIF that matters here."""
+    """The little of EXIF that matters here; what it does not tell is 0 dots."""
 
-    orientation: int = 1
+    orientation: int = _UPRIGHT
     dpi: Dpi = None
 
 
@@ -76,8 +76,8 @@ def read_header(data: bytes) -> Header:
     for marker, body in _segments(data):
         if marker in _FRAMES:
             frame, frame_body = marker, body
-        elif body.startswith(prefix := _PREFIXES.get(marker, body)):
-            bodies[marker].append(body[len(prefix) :])
+        elif marker in _PREFIXES and body.startswith(_PREFIXES[marker]):
+            bodies[marker].append(body.removeprefix(_PREFIXES[marker]))
     if not frame:
         raise ValueError("no frame before the first scan")
     bits, height, width, components = struct.unpack_from(">BHHB", frame_body)
@@ -133,32 +133,31 @@ def read_exif(exif: bytes) -> Exif:
 
     Raises ValueError where there is none. Of one that is cut short, it reads the rest.
     """
-    order = _ORDERS.get(exif[:2])
+    order = ORDERS.get(exif[:2])
     if order is None:
         raise ValueError("not EXIF")
-
-    def number(kind: str, at: int) -> int:
-        value: int = struct.unpack_from(order + kind, exif, at)[0]
-        return value
-
     try:
-        start = number("L", 4)
-        first, count = start + 2, number("H", start)
+        (start,) = struct.unpack_from(order + "I", exif, 4)
+        (count,) = struct.unpack_from(order + "H", exif, start)
     except struct.error:
         raise ValueError("EXIF without a directory") from None
-    last = min(first + count * _ENTRY, len(exif) - _ENTRY + 1)
-    values = {number("H", at): at + 8 for at in range(first, last, _ENTRY)}
-
-    def dots(tag: int) -> float:
-        try:
-            at = number("L", values[tag])
-            return number("L", at) / number("L", at + 4)
-        except (KeyError, struct.error, ZeroDivisionError):
-            return 0.0
-
-    orientation, unit = values.get(_ORIENTATION), values.get(_UNIT)
-    inch = _INCHES.get(number("H", unit) - 1 if unit else 1, 0.0)
+    count = min(count, (len(exif) - start - 2) // _ENTRY_BYTES)
+    tags = read_tags(exif[start + 2 :][: count * _ENTRY_BYTES], order)
+    orientation = tags.get(_ORIENTATION, _UPRIGHT)
+    inch = _INCHES.get(tags.get(_UNIT, 2) - 1, 0.0)
+    across, down = (_rational(exif, order, tags.get(tag)) for tag in (_ACROSS, _DOWN))
     return Exif(
-        orientation=number("H", orientation) if orientation else 1,
-        dpi=(dots(_ACROSS) * inch, dots(_DOWN) * inch),
+        orientation=orientation if orientation in _TURNED else _UPRIGHT,
+        dpi=(across * inch, down * inch),
     )
+
+
+def _rational(exif: bytes, order: str, at: int | None) -> float:
+    """Read a fraction; 0 where there is none."""
+    if at is None:
+        return 0.0
+    try:
+        above, below = struct.unpack_from(order + "II", exif, at)
+    except struct.error:
+        return 0.0
+    return above / below if below else 0.0

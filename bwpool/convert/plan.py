@@ -5,7 +5,6 @@ Used inside `convert` only; knows nothing of any picture library.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
@@ -109,7 +108,7 @@ class Stages:
 
     def __init__(self, on_stage: Callable[[str], None]) -> None:
         """Start in no stage; `on_stage` is told of each one that begins."""
-        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.seconds: dict[str, float] = {}
         self.current = ""
         self._on_stage = on_stage
         self._since = perf_counter()
@@ -118,7 +117,8 @@ class Stages:
         """Charge the time until now to the stage that ends here."""
         now = perf_counter()
         if self.current:
-            self.seconds[self.current] += now - self._since
+            spent = self.seconds.get(self.current, 0.0)
+            self.seconds[self.current] = spent + now - self._since
         self.current, self._since = name, now
         if name:
             self._on_stage(name)
