@@ -13,30 +13,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bwpool.errors import JobError
 from bwpool.job import Converted, Job
-from bwpool.pool.converter import Pending, Work, load_conversion
+from bwpool.pool.converter import Work, load_conversion
 from bwpool.settings import ConvertSettings
 
 LOG = "conversions.log"
 """Beside the output folder: a line for each output that got its name."""
-
-
-class _Logged:
-    """An output that leaves a line when it is in its place."""
-
-    def __init__(self, pending: Pending, log: Path, job_id: str) -> None:
-        self._pending = pending
-        self._log = log
-        self._job_id = job_id
-
-    def commit(self) -> None:
-        self._pending.commit()
-        note(self._log, self._job_id)
 
 
 def note(log: Path, job_id: str) -> None:
@@ -46,28 +34,35 @@ def note(log: Path, job_id: str) -> None:
     os.close(file)
 
 
+Output = tuple[Any, str]
+"""What `bwpool` has to commit, None for nothing; and the job's id."""
+
+
 def load(settings: ConvertSettings) -> Work:
     """Load the conversion, and what an id's first word does instead of it."""
-    convert = load_conversion(settings).convert
+    real = load_conversion(settings)
     log = Path(settings.out).with_name(LOG)
 
-    def work(job: Job, on_stage: Callable[[str], None]) -> tuple[Converted, Pending]:
+    def convert(job: Job, on_stage: Callable[[str], None]) -> tuple[Converted, Output]:
         on_stage("decode")
         what = job.id.partition("-")[0]
         if what in DEEDS:
             note(log.with_name("begun.log"), job.id)
             DEEDS[what]()
         if what == "noop":
-            return Converted(job.id, 1, 1, 1), _Logged(_Nothing(), log, job.id)
-        converted, pending = convert(job, on_stage)
-        return converted, _Logged(pending, log, job.id)
+            return Converted(job.id, 1, 1, 1), (None, job.id)
+        converted, pending = real.convert(job, on_stage)
+        return converted, (pending, job.id)
 
-    return Work(work)
+    def commit(outputs: Sequence[Output]) -> list[JobError | None]:
+        committed = iter(real.commit([one for one, _ in outputs if one is not None]))
+        errors = [None if one is None else next(committed) for one, _ in outputs]
+        for (_, job_id), error in zip(outputs, errors, strict=True):
+            if error is None:
+                note(log, job_id)
+        return errors
 
-
-class _Nothing:
-    def commit(self) -> None:
-        pass
+    return Work(convert, commit)
 
 
 DEEDS: dict[str, Callable[[], None]] = {
@@ -88,7 +83,7 @@ async def main(url: str, options: dict[str, Any]) -> int:
 
     configure_logging(CommonSettings(log_format="json", log_level="warning"))
     ending = RunSettings(burst=options.get("burst", False))
-    convert = ConvertSettings(out=options["out"], no_sync=options.get("no_sync", True))
+    convert = ConvertSettings(out=options["out"])
     slots = PoolSettings(procs=options["procs"], timeout=options["timeout"])
     async with supervising(
         Endpoint(urls=tuple(url.split(","))),

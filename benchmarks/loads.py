@@ -10,40 +10,34 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 
 from bwpool.job import Converted, Job
-from bwpool.pool.converter import Load, Pending, Work
+from bwpool.pool.converter import Load, Work
 from bwpool.settings import ConvertSettings
-
-
-class Nothing:
-    """An output that is in its place already."""
-
-    def commit(self) -> None:
-        """Do nothing."""
 
 
 def idling(_settings: ConvertSettings) -> Work:
     """Do nothing."""
 
-    def work(job: Job, _on_stage: Callable[[str], None]) -> tuple[Converted, Nothing]:
-        return Converted(job.id, 0, 0, 0), Nothing()
+    def convert(job: Job, _on_stage: Callable[[str], None]) -> tuple[Converted, None]:
+        return Converted(job.id, 0, 0, 0), None
 
-    return Work(work)
+    return Work(convert, lambda outputs: [None] * len(outputs))
 
 
 def sleeping(seconds: float, settings: ConvertSettings) -> Work:
     """Sleep, as if something else converted meanwhile."""
     idle = idling(settings)
 
-    def work(job: Job, on_stage: Callable[[str], None]) -> tuple[Converted, Pending]:
+    def convert(job: Job, on_stage: Callable[[str], None]) -> tuple[Converted, None]:
         time.sleep(seconds)
         return idle.convert(job, on_stage)
 
-    return Work(work)
+    return replace(idle, convert=convert)
 
 
 def load_for(seconds: float) -> Load:

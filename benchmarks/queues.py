@@ -89,7 +89,7 @@ async def queueing(folder: Path, **consumer: Any) -> AsyncIterator[Queue]:
 def empty_jobs(count: int) -> Iterable[bytes]:
     """Make jobs of the usual size for converters that do nothing."""
     for number in range(count):
-        yield job(f"{number:032x}", f"file:///data/work/{number:032x}.jpg")
+        yield job(f"{number:032x}", f"file:///data/scan/{number:032x}.jpg")
 
 
 def job(job_id: str, image: str) -> bytes:

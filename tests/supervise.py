@@ -38,7 +38,7 @@ async def main(url: str, options: dict) -> int:
     async with supervising(
         Endpoint(urls=(url,)),
         QueueSettings(**options["queue"]),
-        ConvertSettings(out=options["out"], no_sync=True),
+        ConvertSettings(out=options["out"]),
         PoolSettings(
             procs=options.get("procs", 2), timeout=options.get("timeout", 30.0)
         ),

@@ -19,6 +19,7 @@ from bwpool.errors import (
     ConversionTimeout,
     ConverterCrashed,
     LimitExceeded,
+    StorageUnavailable,
 )
 from bwpool.job import Converted, Job
 from bwpool.pool.pool import Pool, PoolError
@@ -69,6 +70,20 @@ async def test_a_failed_conversion_says_why():
 
         assert isinstance(report.outcome, BadImage)
         assert report.outcome.reason == "no picture"
+
+
+async def test_an_output_that_is_not_stored_costs_no_other(tmp_path):
+    """Outputs are committed together, and yet each has an answer of its own."""
+    async with running(procs=1, out=str(tmp_path)) as pool:
+        names = [f"{'unstored' if i % 3 == 0 else 'ok'}-{i}" for i in range(60)]
+        reports = await asyncio.gather(*(pool.submit(job(name)) for name in names))
+
+    for name, report in zip(names, reports, strict=True):
+        if name.startswith("ok"):
+            assert report.outcome.output == name
+            assert len((tmp_path / name).read_text().split()) == 1
+        else:
+            assert isinstance(report.outcome, StorageUnavailable)
 
 
 async def test_a_bug_costs_one_job_and_not_the_converter():

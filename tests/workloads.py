@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bwpool.errors import BadImage, ConversionFailed, StorageUnavailable
@@ -18,46 +18,42 @@ from bwpool.pool.converter import Work
 from bwpool.settings import ConvertSettings
 
 
-class Nothing:
-    """An output that is in its place already."""
-
-    def commit(self) -> None:
-        """Do nothing."""
-
-
-class Touch:
-    """An output that is a line in a file, so that a test can count conversions."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def commit(self) -> None:
-        """Write the line."""
-        with self.path.open("a") as file:
-            file.write(f"{os.getpid()}\n")
-
-
 def misbehaving(settings: ConvertSettings) -> Work:
     """Do what the id says before its first `-`: `crash-1`, `sleep0.5-2`, `bad-3`.
 
-    `begin0.5-4` sleeps as well, after a line in the file `begun`.
+    `begin0.5-4` sleeps as well, after a line in the file `begun`. Where there is an
+    output folder, a job leaves a line there in the file of its id, so that a test can
+    count conversions; `unstored-5` can't.
     """
+    out = Path(settings.out) if settings.out else None
 
-    def work(
-        job: Job, on_stage: Callable[[str], None]
-    ) -> tuple[Converted, Nothing | Touch]:
+    def convert(job: Job, on_stage: Callable[[str], None]) -> tuple[Converted, str]:
         on_stage("decode")
         what = job.id.partition("-")[0]
         if what.startswith("begin"):
-            Touch(Path(settings.out) / "begun").commit()
+            note(out / "begun")
             what = what.replace("begin", "sleep")
         act(what)
-        done = Converted(job.id, 1, 1, 1)
-        if not settings.out:
-            return done, Nothing()
-        return done, Touch(Path(settings.out) / job.id)
+        return Converted(job.id, 1, 1, 1), job.id
 
-    return Work(work)
+    def commit(outputs: Sequence[str]) -> list[StorageUnavailable | None]:
+        return [store(out, output) for output in outputs]
+
+    return Work(convert, commit)
+
+
+def store(out: Path | None, output: str) -> StorageUnavailable | None:
+    if output.startswith("unstored"):
+        return StorageUnavailable("no room for this one")
+    if out is not None:
+        note(out / output)
+    return None
+
+
+def note(path: Path) -> None:
+    """Write a line in one go, since several processes do."""
+    with path.open("a") as file:
+        file.write(f"{os.getpid()}\n")
 
 
 _hoard: list[bytes] = []

@@ -20,7 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from bwpool.errors import ConversionFailed, JobError, LimitExceeded
 from bwpool.job import Converted, Job
@@ -49,36 +49,14 @@ IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What asks the supervisor to end, and reaches its converters as well."""
 
 
-class Pending(Protocol):
-    """An output that is written but not yet in its place."""
-
-    def commit(self) -> None:
-        """Make it durable under its name, or raise a JobError."""
-
-
-Convert = Callable[[Job, Callable[[str], None]], tuple[Converted, Pending]]
-"""Does one job, telling each stage it enters; raises JobError."""
-
-
-def commit_each(pendings: Sequence[Pending]) -> list[JobError | None]:
-    """Commit outputs one by one; return an error or None for each."""
-    return [_commit_one(pending) for pending in pendings]
-
-
-def _commit_one(pending: Pending) -> JobError | None:
-    try:
-        pending.commit()
-    except Exception as error:  # noqa: BLE001 - as in `_convert`
-        return _job_error(error)
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a converter does: it converts, and commits what came of that."""
+    """What a converter does. Outputs pass through it unseen, from one to the other."""
 
-    convert: Convert
-    commit: Callable[[Sequence[Any]], list[JobError | None]] = commit_each
+    convert: Callable[[Job, Callable[[str], None]], tuple[Converted, Any]]
+    """Does one job up to an output that only wants its name, telling each stage it
+    enters; raises JobError."""
+    commit: Callable[[Sequence[Any]], Sequence[JobError | None]]
     """Makes several outputs durable; returns an error or None for each."""
 
 
@@ -92,10 +70,12 @@ def load_conversion(settings: ConvertSettings) -> Work:
 
     convert.prepare(settings)
 
-    def work(job: Job, on_stage: Callable[[str], None]) -> tuple[Converted, Pending]:
+    def convert_one(
+        job: Job, on_stage: Callable[[str], None]
+    ) -> tuple[Converted, storage.Pending]:
         return convert.convert(job, settings, on_stage=on_stage)
 
-    return Work(work, storage.commit_all)
+    return Work(convert_one, storage.commit_all)
 
 
 _channel: socket.socket
@@ -147,13 +127,13 @@ def _convert(order: Order, work: Work, page: Page, commits: _Commits) -> None:
     """Do one order; whatever goes wrong becomes its answer."""
     started = time.perf_counter()
     try:
-        converted, pending = work.convert(order.job, page.enter)
+        converted, output = work.convert(order.job, page.enter)
     except Exception as error:  # noqa: BLE001 - a bug must cost one job, not the loop
         elapsed = time.perf_counter() - started
         commits.answer(Answer(order.tag, elapsed, _job_error(error)))
     else:
         elapsed = time.perf_counter() - started
-        commits.add(Answer(order.tag, elapsed, converted), pending)
+        commits.add(Answer(order.tag, elapsed, converted), output)
 
 
 def _job_error(error: Exception) -> JobError:
@@ -200,19 +180,19 @@ class _Commits:
     def __init__(self, answers: _Answers, work: Work, *, is_durable: bool) -> None:
         self.answer = answers.send
         self._commit_all = work.commit
-        self._queue: queue.SimpleQueue[tuple[Answer, Pending] | None]
+        self._queue: queue.SimpleQueue[tuple[Answer, Any] | None]
         self._queue = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         if is_durable:
             self._thread = threading.Thread(target=self._run, name="commit")
             self._thread.start()
 
-    def add(self, answer: Answer, pending: Pending) -> None:
-        """Commit `pending`, then send `answer`, or what went wrong."""
+    def add(self, answer: Answer, output: Any) -> None:
+        """Commit `output`, then send `answer`, or what went wrong."""
         if self._thread is None:
-            self._commit([(answer, pending)])
+            self._commit([(answer, output)])
         else:
-            self._queue.put((answer, pending))
+            self._queue.put((answer, output))
 
     def close(self) -> None:
         """Wait until all that was added is answered."""
@@ -228,7 +208,7 @@ class _Commits:
             self._commit([first, *self._gathered()])
             ended = time.monotonic()
 
-    def _gathered(self) -> Iterator[tuple[Answer, Pending]]:
+    def _gathered(self) -> Iterator[tuple[Answer, Any]]:
         while not self._queue.empty():
             added = self._queue.get()
             if added is None:  # `close` waits for the end
@@ -236,11 +216,10 @@ class _Commits:
                 return
             yield added
 
-    def _commit(self, batch: list[tuple[Answer, Pending]]) -> None:
-        pendings = [pending for _, pending in batch]
+    def _commit(self, batch: list[tuple[Answer, Any]]) -> None:
         errors: Sequence[JobError | None]
         try:
-            errors = self._commit_all(pendings)
+            errors = self._commit_all([output for _, output in batch])
         except Exception as error:  # noqa: BLE001 - the thread must live on
             errors = [_job_error(error)] * len(batch)
         answers = [
