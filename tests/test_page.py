@@ -1,14 +1,18 @@
-"""The status page, read by one process while another writes."""
+"""The status page, read by one process while another writes.
+
+Run as a program, `python test_page.py FD`, it is the one that writes.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
+import subprocess
+import sys
 import tempfile
 import time
 
 from bwpool.pool.page import PAGE_BYTES, Page
 
-LOOKS = 300_000
+LOOKS = 100_000
 
 
 def hammer(fd):
@@ -29,12 +33,11 @@ def test_a_number_is_never_seen_half_written():
         page = Page(file.fileno())
         before = time.monotonic()
         page.begin(1)
-        fork = multiprocessing.get_context("fork")
-        writer = fork.Process(target=hammer, args=(file.fileno(),), daemon=True)
-        writer.start()
-        while page.read().begun < 2:
-            pass
+        fd = file.fileno()
+        writer = subprocess.Popen([sys.executable, __file__, str(fd)], pass_fds=[fd])
         try:
+            while page.read().begun == 1:
+                assert writer.poll() is None
             for _ in range(LOOKS):
                 doing = page.read()
                 assert doing.tag >= 1
@@ -42,5 +45,9 @@ def test_a_number_is_never_seen_half_written():
                 assert doing.started >= before
         finally:
             writer.kill()
-            writer.join()
+            writer.wait()
             page.close()
+
+
+if __name__ == "__main__":
+    hammer(int(sys.argv[1]))

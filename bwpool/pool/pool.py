@@ -160,11 +160,6 @@ class Pool:
         """How many converters wait for orders or work on one."""
         return sum(slot.takes_orders for slot in self._slots)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether no job is in the pool."""
-        return not self._ordered and not self._waiting
-
     def submit(self, job: Job, *, first: bool = False) -> asyncio.Future[Report]:
         """Have a job done; `first`: before all that wait. Never refuses."""
         held = _Held(job, asyncio.get_running_loop().create_future())

@@ -48,10 +48,6 @@ class Lease:
         self.reply = delivery.reply
         self.extended = delivery.extended
 
-    def is_held(self, ack_wait: float) -> bool:
-        """Whether it is surely still ours: after its ack wait it may be another's."""
-        return time.monotonic() - self.extended < ack_wait
-
 
 def read_lease(
     subject: str, payload: bytes, headers: Mapping[str, str] | None, reply: str
