@@ -84,6 +84,8 @@ class Parts:
     pool: Pool
     probe: Callable[[], None]
     """Raises StorageUnavailable while outputs can't be stored. It may block."""
+    advisory_prefixes: tuple[str, ...] = ()
+    """Subjects that advisories must be below; none given: any will do."""
 
 
 class Deliveries:
@@ -150,7 +152,11 @@ class Deliveries:
     def _begin(self, lease: Lease) -> None:
         """Read the job and give it to the pool; last deliveries go first."""
         try:
-            job = parse_job(lease.payload, self._consumer.stream_subjects)
+            job = parse_job(
+                lease.payload,
+                self._consumer.stream_subjects,
+                self._parts.advisory_prefixes,
+            )
         except JobError as error:
             self._settle(lease, None, Report(error, 0.0))
         else:

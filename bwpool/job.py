@@ -30,6 +30,11 @@ FORMATS = ("same", "jpg", "png", "tiff", "webp")
 MAX_ID_CHARACTERS = 200
 MAX_SUBJECT_BYTES = 255
 
+_RESERVED = ("bwpool", "_R_", "_GR_")
+"""First tokens of subjects that no advisory may have: ours, and those on which servers
+hand replies on, between accounts and between clusters (nats-server's accounts.go and
+gateway.go)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -64,11 +69,15 @@ class Converted:
     """What the decoder complained about, though it went on."""
 
 
-def parse_job(payload: bytes, stored: Sequence[str] = ()) -> Job:
+def parse_job(
+    payload: bytes, stored: Sequence[str] = (), prefixes: Sequence[str] = ()
+) -> Job:
     """Read a message's payload as a job.
 
     `stored` are the subjects that the stream stores: an advisory to one of them would
-    become a job again. Raises InvalidJob, which says what is wrong with which field.
+    become a job again. With `prefixes` given, advisories go to these subjects and those
+    below them, and nowhere else. Raises InvalidJob, which says what is wrong with which
+    field.
     """
     try:
         fields = orjson.loads(payload)
@@ -86,7 +95,7 @@ def parse_job(payload: bytes, stored: Sequence[str] = ()) -> Job:
     )
     check_id(job.id)
     if job.advisory is not None:
-        check_advisory(job.advisory, stored)
+        check_advisory(job.advisory, stored, prefixes)
     return job
 
 
@@ -103,7 +112,9 @@ def check_id(job_id: str) -> None:
             )
 
 
-def check_advisory(subject: Any, stored: Sequence[str]) -> None:
+def check_advisory(
+    subject: Any, stored: Sequence[str], prefixes: Sequence[str] = ()
+) -> None:
     """Raise InvalidJob unless an advisory may be published to `subject`."""
     if not isinstance(subject, str):
         raise InvalidJob("advisory is not a string")
@@ -118,8 +129,12 @@ def check_advisory(subject: Any, stored: Sequence[str]) -> None:
         word in ("", "*", ">") or " " in word for word in tokens
     ):
         raise InvalidJob(f"advisory {subject!r} is not a subject one can publish to")
-    if subject.startswith("$") or tokens[0] == "bwpool":
+    if subject.startswith("$") or tokens[0] in _RESERVED:
         raise InvalidJob(f"advisory {subject!r} is reserved")
+    if prefixes and not any(f"{subject}.".startswith(f"{each}.") for each in prefixes):
+        raise InvalidJob(
+            f"advisory {subject!r} is below none of the subjects that are allowed here"
+        )
     if any(subject_matches(pattern, subject) for pattern in stored):
         raise InvalidJob(f"advisory {subject!r} would be stored as a job itself")
 

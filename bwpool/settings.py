@@ -26,6 +26,7 @@ Format = Literal["same", "jpg", "png", "tiff", "webp"]
 _AMOUNT = re.compile(
     r"([0-9]+(?:\.[0-9]*)?(?:e[0-9]+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE
 )
+_SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
 _TOO_MUCH = 1 << 62
 """What limits of the operating system can't be set to."""
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -224,18 +225,25 @@ class PoolSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """How a supervisor ends."""
+    """How a supervisor tells of its jobs, and how it ends."""
 
     drain_timeout: float = 25.0
     """Seconds that conversions under way get to finish after a signal."""
     burst: bool = False
     """Run until the queue is empty, then exit."""
+    advisory_prefix: tuple[str, ...] = ()
+    """A subject that advisories may go to, and to those below it; repeatable. None
+    given: any that is not reserved."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what can't hold."""
         time = self.drain_timeout
         is_time = 0 <= time < math.inf
         _require(is_time, "drain_timeout", time, "a number of seconds, 0 or more")
+        for prefix in self.advisory_prefix:
+            is_subject = _SUBJECT.fullmatch(prefix) is not None
+            wanted = "a subject without wildcards, such as advisory.bw"
+            _require(is_subject, "advisory_prefix", repr(prefix), wanted)
 
 
 def _require(holds: bool, name: str, value: object, wanted: str) -> None:

@@ -123,6 +123,8 @@ async def test_a_variable_or_a_file_is_no_way_around_it(option, value, tmp_path)
         lambda: PoolSettings(procs=0),
         lambda: PoolSettings(timeout=float("nan")),
         lambda: RunSettings(drain_timeout=-1.0),
+        lambda: RunSettings(advisory_prefix=("told.>",)),
+        lambda: RunSettings(advisory_prefix=("told", "")),
         lambda: ConvertSettings(quality=0),
         lambda: ConvertSettings(max_memory=Amount(0)),
     ],

@@ -84,6 +84,9 @@ def test_ids_that_name_a_place_are_taken(job_id):
         "$SYS.x",
         "bwpool.failures.IMAGES.BW.1",
         "bwpool",
+        "_R_.abc.def",
+        "_R_",
+        "_GR_.abc.def",
         "IMAGES.blackandwhite",
         "IMAGES.x.y",
         "a.*",
@@ -102,6 +105,34 @@ def test_advisories_that_could_do_harm_are_refused(advisory):
     """No system subjects, no wildcards, nothing that becomes a job again."""
     with pytest.raises(InvalidJob, match="advisory"):
         parse_job(payload(advisory=advisory), STORED)
+
+
+def test_the_inbox_of_whoever_submits_may_be_told():
+    """A submitter that waits is told in its inbox."""
+    job = parse_job(payload(advisory="_INBOX.a.b"), STORED)
+
+    assert job.advisory == "_INBOX.a.b"
+
+
+@pytest.mark.parametrize("advisory", ["told", "told.a.b", "x.y", "x.y.z"])
+def test_advisories_below_a_prefix_are_taken(advisory):
+    """The prefix itself, and what follows it after a dot."""
+    job = parse_job(payload(advisory=advisory), STORED, ("told", "x.y"))
+
+    assert advisory == job.advisory
+
+
+@pytest.mark.parametrize("advisory", ["tolder", "x", "x.yz", "_INBOX.a", "other.told"])
+def test_advisories_below_no_prefix_are_refused(advisory):
+    """Whatever else would be allowed."""
+    with pytest.raises(InvalidJob, match="advisory"):
+        parse_job(payload(advisory=advisory), STORED, ("told", "x.y"))
+
+
+def test_jobs_without_advisory_need_no_prefix():
+    """None and the empty string tell nobody."""
+    assert parse_job(payload(advisory=""), STORED, ("told",)).advisory is None
+    assert parse_job(payload(), STORED, ("told",)).advisory is None
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,8 @@ async def supervising(
             consumer = await read_facts(connection, queue)
             await starting
             probe = partial(storage.probe, out, convert.source_root)
-            parts = Parts(connection, consumer, pool, probe)
+            prefixes = ending.advisory_prefix
+            parts = Parts(connection, consumer, pool, probe, prefixes)
             yield Supervisor(parts, ending)
     finally:
         starting.cancel()
