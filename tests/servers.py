@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -100,6 +101,17 @@ class NatsServer:
                 self.send(signal.SIGCONT)
             self.process.communicate(timeout=START_TIMEOUT)
             self.process = None
+
+
+def publish_raw(server: NatsServer, *lines: bytes) -> None:
+    """Publish what no client would: bytes of the protocol, as they are."""
+    with socket.create_connection(("127.0.0.1", server.port), START_TIMEOUT) as peer:
+        stream = peer.makefile("rwb")
+        options = b'{"verbose":false,"pedantic":false,"headers":true}'
+        stream.write(b"CONNECT " + options + b"\r\n" + b"".join(lines) + b"PING\r\n")
+        stream.flush()
+        while (said := stream.readline()) != b"PONG\r\n":
+            assert said.startswith(b"INFO"), said
 
 
 class Wire:

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,10 +24,12 @@ from processes import (
     stored,
     supervise,
 )
-from queues import setup
+from queues import make_consumer, setup
+from servers import publish_raw
 
 from bwpool.queue.connection import Connection
 from bwpool.queue.contexts import Endpoint
+from bwpool.queue.dead import list_failed
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -210,6 +213,39 @@ async def test_a_fatal_error_of_the_server_is_survived(
         assert await supervisor.wait() == 0
 
     assert {1} == set(conversions(out).values())
+
+
+@pytest.mark.parametrize("is_filtered", [True, False])
+async def test_what_nats_py_can_not_read_is_a_failed_job(
+    is_filtered, server, connection, names, out
+):
+    """Headers of one byte, and where anything is consumed subjects of any bytes."""
+    await setup(connection, names)
+    last = [names.subject.encode()]
+    if not is_filtered:
+        last += [b"%s.%s" % (names.stream.encode(), end) for end in UNREADABLE]
+        await connection.api(f"CONSUMER.DELETE.{names.stream}.{names.consumer}")
+        await make_consumer(connection, names, filter_subject=None)
+    for subject in last:
+        publish_raw(
+            server,
+            b"HPUB " + subject + b" 1 3\r\nX{}\r\n",
+            b"HPUB " + subject + b" 8 10\r\nNATS/1.0{}\r\n",
+        )
+    await publish_all(connection, names, jobs("ok", 20))
+    started = time.monotonic()
+    async with supervise(server.url, names, out, burst=True) as supervisor:
+        assert await supervisor.wait() == 1, supervisor.stderr
+    elapsed = time.monotonic() - started
+    failed = [job async for job in list_failed(connection, names)]
+
+    assert len(conversions(out)) == 20
+    assert ["invalid-job"] * 2 * len(last) == [job.kind for job in failed]
+    assert elapsed < 10
+    assert b"queue.connected" not in supervisor.stderr
+
+
+UNREADABLE = (b"\xff", b"\x0b1", b"a\x0cb", b"\x00\x1b[2J")
 
 
 async def test_credentials_are_in_no_log(new_server, names, tmp_path):

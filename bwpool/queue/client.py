@@ -17,6 +17,8 @@ from typing import Any
 import nats.errors
 import structlog
 from nats.aio.client import Client, RawCredentials
+from nats.aio.msg import Msg
+from nats.protocol import parser
 
 from bwpool.errors import ConfigError, QueueError
 from bwpool.queue.contexts import Credentials, Endpoint, Tls
@@ -36,6 +38,13 @@ FLUSH_TIMEOUT = 10.0
 """Seconds a publisher waits for a socket that takes nothing more."""
 CLOSE_TIMEOUT = 2.0
 
+# In nats-py's own patterns a vertical tab or a form feed ends a subject; the server
+# takes both for a part of it. A message on such a subject would reach another
+# subscription, or end the connection at each of its deliveries.
+_SUBJECT = rb"[ \t]+([^ \t\r\n]+)[ \t]+(\d+)[ \t]+(([^ \t\r\n]+)[ \t]+)?"
+parser.MSG_RE = re.compile(rb"\AMSG" + _SUBJECT + rb"(\d+)\r\n")
+parser.HMSG_RE = re.compile(rb"\AHMSG" + _SUBJECT + rb"(\d+)[ \t]+(\d+)\r\n")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
@@ -50,7 +59,45 @@ class Listener:
 
 
 class MendedClient(Client):
-    """nats-py's client, with what breaks under load or a dead network mended."""
+    """nats-py's client, with what breaks under load or a dead network mended.
+
+    So is what strangers can break: an exception while a message is taken apart would
+    end the reading task, and each redelivery the next one.
+    """
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether a task without which it is dead has ended; nats-py tells nobody."""
+        if self.is_closed:
+            return False
+        tasks: tuple[asyncio.Task[Any] | None, ...] = (self._reconnection_task,)
+        if self.is_connected:
+            tasks = self._reading_task, self._flusher_task, self._ping_interval_task
+        return any(task is None or task.done() for task in tasks)
+
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        try:
+            return await super()._process_headers(headers)
+        except Exception as error:  # noqa: BLE001 - whatever it is: no headers then
+            log.debug("queue.headers_unreadable", error=repr(error))
+            return None
+
+    def _build_message(
+        self,
+        sid: int,
+        subject: bytes,
+        reply: bytes,
+        data: bytes,
+        headers: dict[str, str] | None,
+    ) -> Msg:
+        message: Msg
+        try:
+            message = super()._build_message(sid, subject, reply, data, headers)
+        except UnicodeDecodeError:
+            # As JetStream's API writes such a subject.
+            subject, reply = _as_utf8(subject), _as_utf8(reply)
+            message = super()._build_message(sid, subject, reply, data, headers)
+        return message
 
     async def flush(self, timeout: float = FLUSH_TIMEOUT) -> None:
         """Wait until the server has processed everything published before.
@@ -164,6 +211,13 @@ async def connect(endpoint: Endpoint, name: str, listener: Listener) -> MendedCl
     except (nats.errors.Error, OSError, TimeoutError) as error:
         await close(client)
         raise _explain_refusal(endpoint, [*failures, error]) from None
+    except Exception as error:
+        # A server can say anything, and nats-py believes what it reads.
+        log.debug("queue.connect_failed", exc_info=True)
+        await close(client)
+        raise QueueError(
+            f"can't talk with the NATS server at {endpoint}: {error!r}"
+        ) from None
     except BaseException:
         await close(client)
         raise
@@ -173,10 +227,10 @@ async def connect(endpoint: Endpoint, name: str, listener: Listener) -> MendedCl
     return client
 
 
-async def close(client: MendedClient) -> None:
-    """Close a client, whatever state it is in, within `CLOSE_TIMEOUT`."""
+async def close(client: MendedClient, within: float | None = None) -> None:
+    """Close a client, whatever state it is in, within `CLOSE_TIMEOUT` or `within`."""
     try:
-        async with asyncio.timeout(CLOSE_TIMEOUT):
+        async with asyncio.timeout(CLOSE_TIMEOUT if within is None else within):
             await client.close()
     except (nats.errors.Error, OSError, RuntimeError, TimeoutError):
         pass
@@ -280,3 +334,7 @@ def said(error: BaseException) -> str:
     """Return an error's text in lower case, without nats-py's prefix and quotes."""
     text = str(error) or type(error).__name__
     return re.sub(r"^nats: ", "", text).strip("'").lower()
+
+
+def _as_utf8(text: bytes) -> bytes:
+    return text.decode(errors="replace").encode()

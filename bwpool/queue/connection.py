@@ -8,6 +8,7 @@ streams or jobs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import deque
 from collections.abc import Callable
@@ -34,6 +35,12 @@ log = structlog.get_logger()
 
 REBUILD_DELAYS = (0.5, 15.0)
 """Seconds before the first rebuild and at most, doubling in between."""
+
+LOOK_EVERY = 0.25
+"""Seconds between two looks at whether the client still lives: no event tells."""
+
+ORPHAN_CLOSE_WITHIN = 0.1
+"""Seconds for what a client that died still has to send."""
 
 CHECK_WITHIN = 3.0
 """Seconds for a sign of life on a connection that is suspected to be dead."""
@@ -117,10 +124,10 @@ class Connection:
     @property
     def server_version(self) -> tuple[int, int, int]:
         """The version of the server last connected to; zeros if it has none."""
-        version = self.client.connected_server_version
         try:
+            version = self.client.connected_server_version
             return version.major, version.minor, version.patch
-        except ValueError:
+        except (ValueError, TypeError):
             return 0, 0, 0
 
     async def wait_up(self, timeout: float) -> None:
@@ -250,9 +257,17 @@ class Connection:
         log.warning("queue.forbidden", reason=violation)
 
     async def _keep(self) -> None:
-        """Tell about every reconnect, and replace a client that closed for good."""
+        """Tell about every reconnect, and replace a client that closed or died."""
         while True:
-            await self._changed.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._changed.wait()
+            if self.client.is_orphaned:
+                log.warning("queue.client_died", server=str(self.endpoint))
+                await close(self.client, ORPHAN_CLOSE_WITHIN)
+                self._changed.set()
+            if not self._changed.is_set():
+                continue
             self._changed.clear()
             while self.client.is_closed:
                 log.warning("queue.closed", server=str(self.endpoint))

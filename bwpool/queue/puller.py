@@ -73,15 +73,23 @@ class _Generation:
 
     async def _receive(self, msg: Msg) -> None:
         self.heard = time.monotonic()
-        if msg.reply:
+        if not msg.reply:
+            self._puller.on_status(self, msg.headers or {})
+        elif (lease := _lease(msg)) is not None:
             self.outstanding -= 1
             self.delivered = self.heard
-            lease = read_lease(msg.subject, msg.data, msg.headers, msg.reply)
             self._puller.on_lease(lease)
-        else:
-            self._puller.on_status(self, msg.headers or {})
         if self.outstanding <= 0:
             self._puller.wake()
+
+
+def _lease(msg: Msg) -> Lease | None:
+    """Make a lease of a message, unless somebody else sent it to our inbox."""
+    try:
+        return read_lease(msg.subject, msg.data, msg.headers, msg.reply)
+    except ValueError as error:
+        log.warning("queue.no_delivery", reason=str(error))
+        return None
 
 
 class Puller:
