@@ -64,6 +64,22 @@ class BadImage(JobError):
     retryable = False
 
 
+class CutShort(BadImage):
+    """The source ends too early, and may still be on its way: retried for that.
+
+    `seen` is its size in bytes and its mtime in nanoseconds. Whoever sees the same
+    again after a while knows that nobody writes to it any more.
+    """
+
+    retryable = True
+
+    def __init__(
+        self, reason: str, seen: tuple[int, int], *, stage: str | None = None
+    ) -> None:
+        super().__init__(reason, stage=stage)
+        self.seen = seen
+
+
 class LimitExceeded(JobError):
     """The source has more bytes, pixels or pages than the settings allow."""
 
@@ -72,7 +88,7 @@ class LimitExceeded(JobError):
 
 
 class StorageUnavailable(JobError):
-    """The output place is full, read-only or gone: the supervisor's trouble."""
+    """Outputs can't be stored, or sources not be read: the supervisor's trouble."""
 
     kind = "storage-unavailable"
 

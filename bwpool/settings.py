@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, Self
 
@@ -204,6 +204,41 @@ class ConvertSettings:
     def sync(self) -> bool:
         """Whether an output must be durable before its job is acknowledged."""
         return not self.no_sync
+
+    @property
+    def found(self) -> Found:
+        """What was found of the storage when the supervisor started."""
+        return Found()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What tells a storage that is out of reach from a job's own trouble."""
+
+    sources: tuple[Path, ...] = ()
+    """Folders that sources were found in, beside the source roots; no restriction."""
+    mounts: tuple[str, ...] = ()
+    """Mount points that outputs or sources lie on: they must remain mounted."""
+    out_mount: str = ""
+    """The one of them that outputs lie on, if any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocatedSettings(ConvertSettings):
+    """The same settings, with what was found of the storage: for converters only."""
+
+    location: Found
+
+    @property
+    def found(self) -> Found:
+        """What was found of the storage when the supervisor started."""
+        return self.location
+
+    @classmethod
+    def locate(cls, convert: ConvertSettings, location: Found) -> Self:
+        """Add to settings what was found."""
+        known = {each.name: getattr(convert, each.name) for each in fields(convert)}
+        return cls(**known | {"location": location})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

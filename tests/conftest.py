@@ -111,3 +111,26 @@ async def queue(connection: Connection, names: QueueSettings) -> QueueSettings:
     """A fresh queue, as `bwpool setup` makes it."""
     await setup(connection, names)
     return names
+
+
+@pytest.fixture
+def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have a function of `os` fail as the system does, where `when` holds for a call.
+
+    `when` gets the arguments, the first of them as a path where it is a descriptor.
+    """
+
+    def install(name: str, number: int, when: Callable[..., bool]) -> None:
+        real = getattr(os, name)
+
+        def failing(*args, **options):
+            first = args[0]
+            if isinstance(first, int):
+                first = str(Path(f"/proc/self/fd/{first}").readlink())
+            if when(first, *args[1:]):
+                raise OSError(number, os.strerror(number))
+            return real(*args, **options)
+
+        monkeypatch.setattr(os, name, failing)
+
+    return install

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import zlib
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from bwpool.convert import convert, prepare
 from bwpool.errors import (
     BadImage,
     ConversionFailed,
+    CutShort,
     InvalidJob,
     JobError,
     LimitExceeded,
@@ -227,13 +229,16 @@ def test_truncated_source_is_a_bad_image(
 def test_source_still_being_written_is_retried(
     name: str, sources: dict[str, Path], tmp_path: Path
 ) -> None:
-    """A source cut short a moment ago may yet be completed."""
+    """A source cut short may yet be completed, whatever its age by our clock."""
     path = damaged(name, sources, tmp_path, 0.5)
-    os.utime(path)
-    error = refused(job(path), settings(tmp_path))
+    for age in (-3600, 0, 3600):
+        seconds = int(time.time()) - age
+        os.utime(path, (seconds, seconds))
+        error = refused(job(path), settings(tmp_path))
 
-    assert isinstance(error, ConversionFailed), error
-    assert error.retryable
+        assert isinstance(error, CutShort), error
+        assert error.retryable
+        assert error.seen == (path.stat().st_size, seconds * 1_000_000_000)
 
 
 def test_damaged_jpeg_is_a_bad_image(tmp_path: Path) -> None:

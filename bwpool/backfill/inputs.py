@@ -47,6 +47,8 @@ class Inputs:
 
     sources: tuple[str, ...] = ()
     """Where it was looked for, as named."""
+    bases: frozenset[Path] = frozenset()
+    """The folders, absolute, that were named or that hold the files that were."""
     pictures: list[Input] = field(default_factory=list)
     refused: dict[Path, Refusal] = field(default_factory=dict)
     """Pictures that can't be made a job."""
@@ -56,6 +58,12 @@ class Inputs:
     """Links to folders, which are not followed."""
     outputs: int = 0
     """Files that were left alone since they are outputs."""
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders among the sources."""
+        named = (Path(source).absolute() for source in self.sources)
+        return tuple(path for path in named if path in self.bases)
 
     @property
     def is_empty(self) -> bool:
@@ -90,6 +98,7 @@ def find_inputs(
     fed = _without_outputs(found, places, output_format)
     inputs = Inputs(
         tuple(sources),
+        bases=frozenset(file.base.absolute() for file in fed.values()),
         others=search.others,
         links=search.links,
         outputs=len(found) - len(fed),

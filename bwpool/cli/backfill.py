@@ -14,6 +14,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from bwpool import storage
 from bwpool.backfill.account import enter_inputs
 from bwpool.backfill.inputs import Inputs, find_inputs
 from bwpool.backfill.ledger import Ledger
@@ -44,6 +45,7 @@ from bwpool.queue.contexts import Endpoint
 from bwpool.queue.topology import wanted
 from bwpool.settings import (
     ConvertSettings,
+    Found,
     PoolSettings,
     QueueSettings,
     RunSettings,
@@ -114,6 +116,8 @@ def backfill(
         enter_inputs(ledger, inputs, is_forced=settings.force)
         code = DONE
         endpoint = explicit_endpoint(server, common)
+        mounts = storage.mounts_of(inputs.bases)
+        found = Found(sources=inputs.folders, mounts=mounts)
         if ledger.waiting or (out / STORE).exists():
             async with AsyncExitStack() as stack:
                 own = None
@@ -125,7 +129,10 @@ def backfill(
                         endpoint, wanted(queue, max_msg_bytes=EMBEDDED_MSG_BYTES)
                     )
                 supervisor = await stack.enter_async_context(
-                    supervising(endpoint, queue, convert, pool, RunSettings())
+                    supervising(
+                        *(endpoint, queue, convert, pool, RunSettings()),
+                        found=found,
+                    )
                 )
                 await stack.enter_async_context(showing_progress(ledger))
                 code = await _finish(Run(supervisor, ledger, inputs.pictures, own))

@@ -28,6 +28,8 @@ from bwpool.queue.facts import read_facts
 from bwpool.settings import (
     Amount,
     ConvertSettings,
+    Found,
+    LocatedSettings,
     PoolSettings,
     QueueSettings,
     RunSettings,
@@ -50,11 +52,16 @@ async def supervising(
     slots: PoolSettings,
     ending: RunSettings,
     load: Load = load_conversion,
+    found: Found = Found(),
 ) -> AsyncIterator[Supervisor]:
-    """Open everything that a supervisor needs, converters and connection together."""
+    """Open everything that a supervisor needs, converters and connection together.
+
+    `found` is where pictures were found already, and may not vanish.
+    """
     procs = slots.procs or usable_cpus()
     if convert.max_memory is None:
         convert = replace(convert, max_memory=Amount(memory_share(procs)))
+    convert = _located(convert, found)
     pool = Pool(procs, convert, timeout=slots.timeout, load=load)
     pool.on_death = _log_death
     out = Path(convert.out)
@@ -63,13 +70,22 @@ async def supervising(
         async with await Connection.open(endpoint, name="bwpool") as connection:
             consumer = await read_facts(connection, queue)
             await starting
-            probe = partial(storage.probe, out, convert.source_root)
+            roots = (*convert.source_root, *convert.found.sources)
+            probe = partial(storage.probe, out, roots, convert.found.mounts)
             prefixes = ending.advisory_prefix
             parts = Parts(connection, consumer, pool, probe, prefixes)
             yield Supervisor(parts, ending)
     finally:
         starting.cancel()
         await pool.close()
+
+
+def _located(convert: ConvertSettings, found: Found) -> ConvertSettings:
+    """Note what storage there is now, before anything can happen to it."""
+    (out_mount,) = storage.mounts_of([convert.out]) or ("",)
+    mounts = {*found.mounts, *storage.mounts_of([convert.out, *convert.source_root])}
+    found = replace(found, mounts=tuple(sorted(mounts)), out_mount=out_mount)
+    return LocatedSettings.locate(convert, found)
 
 
 async def until_stopped(supervisor: Supervisor, *, is_burst: bool) -> int:

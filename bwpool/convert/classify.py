@@ -5,6 +5,7 @@ The one place that knows their messages. Called at the pipeline's boundary.
 
 from __future__ import annotations
 
+import errno
 import logging
 import struct
 
@@ -32,12 +33,14 @@ _MEMORY = (
     "cannot allocate",
     "unable to allocate",
 )
-_SYSTEM = (
-    "input/output error",
-    "stale file handle",
-    "too many open files",
-    "creating thread",
-)
+_SYSTEM = {
+    "input/output error": errno.EIO,
+    "stale file handle": errno.ESTALE,
+    "connection timed out": errno.ETIMEDOUT,
+    "transport endpoint is not connected": errno.ENOTCONN,
+    "too many open files": errno.EMFILE,
+    "creating thread": errno.EAGAIN,
+}
 """What libvips passes on of the system's troubles, which are not the picture's."""
 _TRUNCATION = (
     "premature end",  # libjpeg, in libvips' words and its own
@@ -64,7 +67,7 @@ def classify(error: Exception, stage: str) -> JobError:
     lowered = reason.lower()
     if isinstance(error, MemoryError) or any(word in lowered for word in _MEMORY):
         return LimitExceeded(f"the picture needs too much memory ({reason})")
-    if stage in _READING and _is_decoders(error):
+    if stage in _READING and _is_decoders(error, stage):
         return BadImage(reason)
     _log.error("unclassified, in stage %s", stage, exc_info=error)  # perhaps a bug
     return ConversionFailed(f"{type(error).__name__}: {reason}")
@@ -76,11 +79,18 @@ def is_truncation(reason: str) -> bool:
     return any(words in lowered for words in _TRUNCATION)
 
 
-def _is_decoders(error: Exception) -> bool:
-    is_systems = getattr(error, "errno", None) is not None or any(
-        words in str(error).lower() for words in _SYSTEM
-    )
-    return isinstance(error, _DECODERS) and not is_systems
+def system_trouble(error: Exception, stage: str) -> int:
+    """Return the number of the system's error if reading failed with one, else 0."""
+    if isinstance(error, JobError) or stage not in _READING:
+        return 0
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    said = _reason(error).lower()
+    return next((number for words, number in _SYSTEM.items() if words in said), 0)
+
+
+def _is_decoders(error: Exception, stage: str) -> bool:
+    return isinstance(error, _DECODERS) and not system_trouble(error, stage)
 
 
 def _reason(error: Exception) -> str:

@@ -47,7 +47,10 @@ def encode(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
 def write(plan: Plan, chunks: Iterator[Chunk]) -> Pending:
     """Write an encoded output to its temporary file."""
     first = next(chunks)  # what can't be decoded leaves no trace
-    place = Place(plan.settings.out, plan.name, sync=plan.settings.sync)
+    settings = plan.settings
+    place = Place(
+        *(settings.out, plan.name), sync=settings.sync, mount=settings.found.out_mount
+    )
     try:
         for chunk in chain((first,), chunks):
             place.write(chunk.data, chunk.at)

@@ -6,17 +6,17 @@ here, so that callers see job errors only.
 
 from __future__ import annotations
 
-import time
+import os
 from collections.abc import Callable
 from typing import Any
 
 from bwpool.convert import bilevel, complaints, encode, general, inspection
-from bwpool.convert.classify import classify, is_truncation
-from bwpool.convert.plan import Plan, Stages
-from bwpool.errors import BadImage, ConversionFailed, JobError
+from bwpool.convert.classify import classify, is_truncation, system_trouble
+from bwpool.convert.plan import BUFFERED_BYTES, Plan, Stages
+from bwpool.errors import BadImage, ConversionFailed, CutShort, JobError
 from bwpool.job import Converted, Job
 from bwpool.settings import ConvertSettings
-from bwpool.storage import Pending, Source, open_source, parse_uri
+from bwpool.storage import AWAY, Pending, Source, open_source, parse_uri
 
 STEPS: tuple[tuple[str, Callable[[Plan, Any], Any]], ...] = (
     ("decode", inspection.decode),  # picture → gray pages
@@ -26,10 +26,6 @@ STEPS: tuple[tuple[str, Callable[[Plan, Any], Any]], ...] = (
 )
 """What happens to a picture after `open` and `inspect`. Pages and chunks are made as
 they are asked for, so that a picture larger than memory passes through in strips."""
-
-STILL_WRITTEN_AGE = 60.0
-"""A source cut short that was written to less than this many seconds ago is taken to
-be still on its way."""
 
 
 def prepare(settings: ConvertSettings) -> None:
@@ -52,7 +48,9 @@ def convert(
     stages = Stages(on_stage)
     stages.enter("open")
     try:
-        with open_source(parse_uri(job.image), settings.source_root) as source:
+        roots, found = settings.source_root, settings.found
+        path = parse_uri(job.image)
+        with open_source(path, roots, found.sources, found.mounts) as source:
             try:
                 return _convert(job, settings, source, stages)
             except Exception as error:  # noqa: BLE001 - the boundary to all libraries
@@ -94,15 +92,20 @@ def _convert(
 
 def _explain(error: Exception, stage: str, source: Source) -> JobError:
     """Turn what went wrong into a job error, knowing that writers take their time."""
+    number = system_trouble(error, stage)
+    if number in AWAY:
+        return source.explain(OSError(number, os.strerror(number), source.path))
     known = classify(error, stage)
     if not isinstance(known, BadImage):
         return known
     if source.is_changed():
         return ConversionFailed(f"the source changed while it was read: {known.reason}")
-    age = time.time() - source.status.st_mtime
-    if is_truncation(known.reason) and age < STILL_WRITTEN_AGE:
-        return ConversionFailed(
-            f"{known.reason}; written to {max(age, 0):.0f} s ago, "
-            "it may still be on its way"
-        )
-    return known
+    if not is_truncation(known.reason):
+        return known
+    if source.size > BUFFERED_BYTES:  # what could not be read looks like an end
+        try:
+            source.read_through()
+        except JobError as unreadable:
+            return unreadable
+    reason = f"{known.reason}; it may still be on its way"
+    return CutShort(reason, source.seen)

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from bwpool.errors import JOB_ERRORS, ConversionFailed, JobError
+from bwpool.errors import JOB_ERRORS, ConversionFailed, CutShort, JobError
 from bwpool.job import Converted, Job
 
 
@@ -82,7 +82,8 @@ def encode_message(message: Message) -> bytes:
             )
         case Answer(tag, elapsed, JobError() as error):
             reason = error.reason.encode(errors="replace").decode()
-            fields = ("failed", tag, elapsed, error.kind, reason, error.stage)
+            seen = error.seen if isinstance(error, CutShort) else None
+            fields = ("failed", tag, elapsed, error.kind, reason, error.stage, seen)
         case Unstarted(tag):
             fields = ("unstarted", tag)
         case Ready():
@@ -98,7 +99,9 @@ def decode_message(line: bytes) -> Message:
         case ["converted", tag, elapsed, output, size, stored, pixels, stages, notes]:
             done = Converted(output, size, stored, pixels, stages, tuple(notes))
             return Answer(tag, elapsed, done)
-        case ["failed", tag, elapsed, kind, reason, stage]:
+        case ["failed", tag, elapsed, _, reason, stage, [size, mtime]]:
+            return Answer(tag, elapsed, CutShort(reason, (size, mtime), stage=stage))
+        case ["failed", tag, elapsed, kind, reason, stage, None]:
             error = JOB_ERRORS.get(kind, ConversionFailed)
             return Answer(tag, elapsed, error(reason, stage=stage))
         case ["unstarted", tag]:

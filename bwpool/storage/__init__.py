@@ -6,7 +6,9 @@ output folder and clears it of stale temporary files; so nothing here may import
 picture library.
 """
 
+from bwpool.storage.mounts import mounts_of
 from bwpool.storage.naming import CONTENT_FORMATS, format_of_name, output_name
+from bwpool.storage.neighbours import AWAY
 from bwpool.storage.output import (
     Pending,
     Place,
@@ -17,12 +19,14 @@ from bwpool.storage.output import (
 from bwpool.storage.source import Source, open_source, parse_uri
 
 __all__ = [
+    "AWAY",
     "CONTENT_FORMATS",
     "Pending",
     "Place",
     "Source",
     "commit_all",
     "format_of_name",
+    "mounts_of",
     "open_source",
     "output_name",
     "parse_uri",

@@ -8,59 +8,62 @@ never through a symbolic link, so that no id leads out of the output folder.
 
 from __future__ import annotations
 
-import errno
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bwpool.errors import (
-    ConversionFailed,
-    InvalidJob,
-    JobError,
-    StorageUnavailable,
+from bwpool.errors import JobError, StorageUnavailable
+from bwpool.storage.mounts import mount_gone
+from bwpool.storage.source import check_root
+from bwpool.storage.trial import (
+    CREATE,
+    FOLDER,
+    TEMPORARY_PREFIX,
+    OutputFolder,
+    blame,
+    opened,
+    temporary_name,
+    try_storing,
 )
 
-TEMPORARY_PREFIX = ".bwpool-"
 STALE_AGE = 3600.0
 """Seconds since a temporary file was last written to, after which its writer is taken
 for dead. Other supervisors may share the folder, even from other hosts, so neither the
 name nor a process id can tell; no conversion pauses for an hour."""
 
 _PROBE_BYTES = 65536
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_JOBS_FAULT = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True, slots=True)
 class Temporary:
     """A temporary file, by descriptors, and the name that it shall get."""
 
+    out: OutputFolder
     path: str
     """Where it shall be."""
     name: str
     """Its own name, in the same folder."""
     file: int
     folder: int
-    sync: bool
 
     @classmethod
-    def create(cls, path: str, folder: int, *, sync: bool) -> Temporary:
+    def create(cls, out: OutputFolder, path: str, folder: int) -> Temporary:
         """Create it in `folder`, whose descriptor it takes over."""
-        name = _temporary_name()
+        name = temporary_name()
         try:
-            file = os.open(name, _CREATE, 0o666, dir_fd=folder)
+            file = os.open(name, CREATE, 0o666, dir_fd=folder)
         except OSError as error:
-            os.close(folder)
-            raise _storage_error(error) from error
-        return cls(path, name, file, folder, sync)
+            try:
+                raise blame("create it", error, out, folder, 0) from error
+            finally:
+                os.close(folder)
+        return cls(out, path, name, file, folder)
 
     def sync_file(self) -> None:
         """Have its content on the disk."""
-        if self.sync:
+        if self.out.sync:
             os.fsync(self.file)
 
     def rename(self) -> None:
@@ -70,8 +73,14 @@ class Temporary:
 
     def sync_folder(self) -> None:
         """Have its name on the disk."""
-        if self.sync:
+        if self.out.sync:
             os.fsync(self.folder)
+
+    def blame(self, step: str, error: OSError, size: int) -> JobError:
+        """Say whose fault it is that a step failed, once its own room is free again."""
+        with suppress(OSError):
+            os.ftruncate(self.file, 0)
+        return blame(step, error, self.out, self.folder, size)
 
     def remove(self) -> None:
         """Remove it under its own name; what can't be removed is stale in an hour."""
@@ -87,23 +96,19 @@ class Temporary:
 class Place:
     """Where an output is written to, until it is complete."""
 
-    def __init__(self, out: str, name: str, *, sync: bool) -> None:
+    def __init__(self, out: str, name: str, *, sync: bool, mount: str = "") -> None:
         """Make the temporary file, and the folders of `name`, relative to `out`.
 
-        Raises InvalidJob when `name` leads through something that is no folder,
-        ConversionFailed when it leads into one that may not be written to,
-        StorageUnavailable when the output folder can't be written to.
+        `mount` is the mount point that `out` lay on at the start, if any. Raises
+        InvalidJob when `name` leads through something that is no folder,
+        ConversionFailed when outputs can be stored, but not there, StorageUnavailable
+        when they can't.
         """
         *folders, _ = name.split("/")
         self.size = 0
-        try:
-            folder = _open_folder(out, folders, sync=sync)
-            self._temporary = Temporary.create(f"{out}/{name}", folder, sync=sync)
-        except StorageUnavailable as error:
-            if folders and _is_forbidden(error) and os.access(out, os.W_OK):
-                # Else one id could halt everything by naming somebody's folder.
-                raise ConversionFailed(error.reason) from error
-            raise
+        place = OutputFolder(out, sync, mount)
+        folder = _open_folder(place, folders)
+        self._temporary = Temporary.create(place, f"{out}/{name}", folder)
 
     def write(self, data: bytes | memoryview, at: int | None = None) -> None:
         """Append `data`, or overwrite what is there at the offset `at`."""
@@ -115,7 +120,8 @@ class Place:
                 position += written
                 rest = rest[written:]
         except OSError as error:
-            raise _storage_error(error) from error
+            size = max(self.size, position + len(rest))
+            raise self._temporary.blame("write it", error, size) from error
         self.size = max(self.size, position)
 
     def finish(self) -> Pending:
@@ -146,7 +152,8 @@ class Pending:
     def commit(self) -> None:
         """Give the output its name, durably.
 
-        Raises StorageUnavailable, after removing the temporary file.
+        Raises InvalidJob, ConversionFailed or StorageUnavailable, after removing the
+        temporary file.
         """
         (error,) = commit_all([self])
         if error is not None:
@@ -165,59 +172,92 @@ def commit_all(pendings: Sequence[Pending]) -> list[JobError | None]:
     has not been stored and its temporary file is removed. A failed sync of a folder
     leaves its outputs in place and counts against each of them.
     """
-    files = [pending.temporary for pending in pendings]
-    errors = [_attempt(file.sync_file) or _attempt(file.rename) for file in files]
+    errors = [_put_in_place(pending) for pending in pendings]
     folders: dict[str, JobError | None] = {}
-    for i, file in enumerate(files):
-        if errors[i] is not None:
-            file.remove()
-        else:
-            folder = file.path.rpartition("/")[0]
+    for i, pending in enumerate(pendings):
+        if errors[i] is None:
+            folder = pending.path.rpartition("/")[0]
             if folder not in folders:
-                folders[folder] = _attempt(file.sync_folder)
+                folders[folder] = _attempt(pending, "sync its folder")
             errors[i] = folders[folder]
-        file.close()
+        pending.temporary.close()
     return errors
 
 
-def probe(out: Path, roots: Sequence[Path] = ()) -> None:
-    """Write, sync and remove a small file, or raise StorageUnavailable.
+def _put_in_place(pending: Pending) -> JobError | None:
+    error = _attempt(pending, "sync it") or _attempt(pending, "rename it")
+    if error is not None:
+        pending.temporary.remove()
+    return error
 
-    So does one of `roots` that is gone, where sources lie.
+
+def _attempt(pending: Pending, step: str) -> JobError | None:
+    try:
+        _COMMIT[step](pending.temporary)
+    except OSError as error:
+        if step == "sync its folder":  # the output is there, and has to stay whole
+            file = pending.temporary
+            return blame(step, error, file.out, file.folder, pending.size)
+        return pending.temporary.blame(step, error, pending.size)
+    return None
+
+
+_COMMIT: dict[str, Callable[[Temporary], None]] = {
+    "sync it": Temporary.sync_file,
+    "rename it": Temporary.rename,
+    "sync its folder": Temporary.sync_folder,
+}
+"""The steps of a commit, in order, as an error names them."""
+
+
+def probe(out: Path, roots: Sequence[Path] = (), mounts: Sequence[str] = ()) -> None:
+    """Store and remove a small file, or raise StorageUnavailable.
+
+    So does one of `roots`, where sources lie, that is gone or can't be read, and one of
+    `mounts` that `out` or a root lies on and that is no mount point any more.
     """
     for root in roots:
-        if not root.is_dir():
-            raise StorageUnavailable(f"the source folder {root} is gone")
-    try:
-        folder = os.open(out, _FOLDER)
-    except OSError as error:
-        raise _storage_error(error) from error
-    file = Temporary.create(f"{out}/probe", folder, sync=True)
-    try:
-        rest = bytes(_PROBE_BYTES)
-        while rest:  # a disk that is nearly full takes a part, without an error
-            rest = rest[os.write(file.file, rest) :]
-        file.sync_file()
-    except OSError as error:
-        raise _storage_error(error) from error
-    finally:
-        file.remove()
-        file.close()
+        check_root(root, mounts)
+    if (mount := mount_gone(out, mounts)) is not None:
+        raise StorageUnavailable(f"the output folder's storage is not mounted: {mount}")
+    with opened(OutputFolder(str(out), sync=True)) as folder:
+        try:
+            try_storing(folder, _PROBE_BYTES, sync=True)
+        except OSError as error:
+            raise StorageUnavailable(
+                f"the output folder can't be written to: {error}"
+            ) from error
 
 
 def remove_stale_temporaries(out: Path, *, age: float = STALE_AGE) -> int:
     """Remove what writers that died left under `out`; return how many files.
 
-    Hidden folders are left alone: outputs never lie in them.
+    Ages go by the clock of whoever keeps the files, not by ours. Hidden folders are
+    left alone: outputs never lie in them.
     """
     removed = 0
-    oldest = time.time() - age
+    clocks: dict[int, float] = {}
     for entry in _temporaries(out):
         with suppress(OSError):  # somebody else was faster, or may not
-            if entry.stat(follow_symlinks=False).st_mtime < oldest:
+            status = entry.stat(follow_symlinks=False)
+            if status.st_dev not in clocks:
+                clocks[status.st_dev] = _time_in(Path(entry.path).parent)
+            if status.st_mtime < clocks[status.st_dev] - age:
                 Path(entry.path).unlink()
                 removed += 1
     return removed
+
+
+def _time_in(folder: Path) -> float:
+    """Ask a file system for its time: that of a file just written there."""
+    path = folder / temporary_name()
+    file = os.open(path, CREATE, 0o600)
+    try:
+        os.write(file, b"\0")
+        return os.fstat(file).st_mtime
+    finally:
+        path.unlink()
+        os.close(file)
 
 
 def _temporaries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
@@ -230,25 +270,14 @@ def _temporaries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
                 yield entry
 
 
-def _temporary_name() -> str:
-    return TEMPORARY_PREFIX + os.urandom(8).hex()
-
-
-def _open_folder(out: str, folders: Sequence[str], *, sync: bool) -> int:
+def _open_folder(out: OutputFolder, folders: Sequence[str]) -> int:
     """Open the folder `folders` under `out`, making what is missing."""
-    try:
-        current = os.open(out, _FOLDER)
-    except OSError as error:
-        raise _storage_error(error) from error
+    current = out.open()
     for folder in folders:
         try:
-            inner = _enter(current, folder, sync=sync)
+            inner = _enter(current, folder, sync=out.sync)
         except OSError as error:
-            if error.errno in _JOBS_FAULT:
-                raise InvalidJob(
-                    f"id leads through {folder!r}, which is no folder of {out}"
-                ) from error
-            raise _storage_error(error) from error
+            raise blame("make its folder", error, out, None, 0) from error
         finally:
             os.close(current)
         current = inner
@@ -256,7 +285,7 @@ def _open_folder(out: str, folders: Sequence[str], *, sync: bool) -> int:
 
 
 def _enter(parent: int, folder: str, *, sync: bool) -> int:
-    flags = _FOLDER | os.O_NOFOLLOW
+    flags = FOLDER | os.O_NOFOLLOW
     try:
         return os.open(folder, flags, dir_fd=parent)
     except FileNotFoundError:
@@ -265,22 +294,3 @@ def _enter(parent: int, folder: str, *, sync: bool) -> int:
         if sync:
             os.fsync(parent)
         return os.open(folder, flags, dir_fd=parent)
-
-
-def _attempt(action: Callable[[], None]) -> JobError | None:
-    try:
-        action()
-    except OSError as error:
-        return _storage_error(error)
-    return None
-
-
-def _is_forbidden(error: StorageUnavailable) -> bool:
-    number = getattr(error.__cause__, "errno", None)
-    return number in (errno.EACCES, errno.EPERM)
-
-
-def _storage_error(error: OSError) -> JobError:
-    if error.errno == errno.EISDIR:
-        return InvalidJob(f"the output's name is taken by a folder: {error}")
-    return StorageUnavailable(f"the output folder can't be written to: {error}")

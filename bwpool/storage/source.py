@@ -27,10 +27,13 @@ from bwpool.errors import (
     SourceRefused,
     StorageUnavailable,
 )
+from bwpool.storage.mounts import is_below, mount_gone
+from bwpool.storage.neighbours import AWAY, can_others_be_read
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOCTTY", 0)
+_BLOCK_BYTES = 1 << 20
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -48,6 +51,8 @@ class Source:
     descriptor: int
     status: os.stat_result
     """As it was when the file was opened."""
+    roots: tuple[Path, ...] = ()
+    """Folders whose sources tell, where this one can't be read, whether others can."""
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +76,21 @@ class Source:
         try:
             return os.pread(self.descriptor, size, at) if size > 0 else b""
         except OSError as error:
-            raise _source_error(self.path, error) from error
+            raise self.explain(error) from error
+
+    def explain(self, error: OSError) -> JobError:
+        """Say what it means that this source could not be read."""
+        return _source_error(self.path, error, self.roots)
+
+    def read_through(self) -> None:
+        """Read all of it, for nothing but the error that this may raise."""
+        for at in range(0, self.size, _BLOCK_BYTES):
+            self.read(_BLOCK_BYTES, at)
+
+    @property
+    def seen(self) -> tuple[int, int]:
+        """Its size in bytes and its mtime in nanoseconds, when it was opened."""
+        return self.status.st_size, self.status.st_mtime_ns
 
     def is_changed(self) -> bool:
         """Whether somebody wrote to the file since it was opened."""
@@ -122,12 +141,19 @@ def _local_path(uri: str, rest: str) -> str:
     return os.fsdecode(b"/" + decoded)
 
 
-def open_source(path: str, roots: Sequence[Path]) -> Source:
+def open_source(
+    path: str,
+    roots: Sequence[Path],
+    also: Sequence[Path] = (),
+    mounts: Sequence[str] = (),
+) -> Source:
     """Open the regular file at `path`, which must lie under one of `roots`, if any.
 
     Never blocks on what is not a file. Raises SourceRefused, SourceMissing, InvalidJob,
-    ConversionFailed, or StorageUnavailable when the root itself has vanished.
+    ConversionFailed, or StorageUnavailable when nothing can be read there: then one of
+    `roots`, or of the folders `also`, has vanished, or one of `mounts` is none.
     """
+    known = (*roots, *also)
     try:
         if roots:
             _check_inside(os.path.realpath(path), path, roots)
@@ -135,8 +161,8 @@ def open_source(path: str, roots: Sequence[Path]) -> Source:
         _check_regular(path, os.stat(path))  # noqa: PTH116
         descriptor = os.open(path, _FLAGS)
     except (OSError, ValueError) as error:
-        _check_roots(path, roots)
-        raise _source_error(path, error) from error
+        _check_storage(path, known, mounts)
+        raise _source_error(path, error, known) from error
     try:
         status = os.fstat(descriptor)
         _check_regular(path, status)
@@ -145,7 +171,20 @@ def open_source(path: str, roots: Sequence[Path]) -> Source:
     except BaseException:
         os.close(descriptor)
         raise
-    return Source(path, descriptor, status)
+    return Source(path, descriptor, status, known)
+
+
+def check_root(root: Path, mounts: Sequence[str] = ()) -> None:
+    """Raise StorageUnavailable unless the folder `root` is there and can be listed."""
+    if (mount := mount_gone(root, mounts)) is not None:
+        raise StorageUnavailable(f"the sources' storage is not mounted: {mount}")
+    try:
+        with os.scandir(root) as entries:
+            next(entries, None)
+    except PermissionError:
+        return  # sources in it may be readable nevertheless
+    except OSError as error:
+        raise StorageUnavailable(f"the source folder is gone: {error}") from error
 
 
 def _real_path(descriptor: int, path: str) -> str:
@@ -166,14 +205,21 @@ def _check_inside(real: str, path: str, roots: Sequence[Path]) -> None:
         raise SourceRefused(f"{path} is outside the folders that sources may lie in")
 
 
-def _check_roots(path: str, roots: Sequence[Path]) -> None:
+def _check_storage(path: str, roots: Sequence[Path], mounts: Sequence[str]) -> None:
+    """Raise StorageUnavailable if it is more than `path` that is gone."""
+    if (mount := mount_gone(path, mounts)) is not None:
+        raise StorageUnavailable(f"the sources' storage is not mounted: {mount}")
     for root in roots:
-        if Path(path).is_relative_to(root.absolute()) and not root.is_dir():
-            raise StorageUnavailable(f"the source folder {root} is gone")
+        if is_below(path, str(root.absolute())):
+            check_root(root)
 
 
-def _source_error(path: str, error: OSError | ValueError) -> JobError:
+def _source_error(
+    path: str, error: OSError | ValueError, roots: Sequence[Path]
+) -> JobError:
     number = getattr(error, "errno", None)
+    if number in AWAY and not can_others_be_read(path, number, roots):
+        return StorageUnavailable(f"the sources' storage can't be read: {error}")
     if number in (errno.ENOENT, errno.ENOTDIR):
         return SourceMissing(f"there is no file {path}")
     if number in (errno.EACCES, errno.EPERM):
