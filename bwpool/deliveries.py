@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ import orjson
 import structlog
 
 from bwpool.background import Background
-from bwpool.errors import JobError
+from bwpool.errors import CutShort, JobError
 from bwpool.job import Converted, Job, parse_job
 from bwpool.policy import (
     Completed,
@@ -44,6 +44,7 @@ from bwpool.queue.requeue import is_copy
 from bwpool.rescue import clear_up, has_failed, may_be_innocent, rescue
 from bwpool.settlement import Settlement, failure_record
 from bwpool.shelf import Kept, Shelf
+from bwpool.sightings import Sightings
 
 MAX_REMEMBERED = 50_000
 """Messages that are remembered after they were settled, in case they come again."""
@@ -88,15 +89,6 @@ class Parts:
     """Subjects that advisories must be below; none given: any will do."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Spending:
-    """Why a message is incurable, as long as its payload is the same."""
-
-    digest: bytes
-    job: Job | None
-    report: Report
-
-
 class Deliveries:
     """Every lease held by this supervisor, and the way of each to its end."""
 
@@ -106,7 +98,7 @@ class Deliveries:
         """Called when a delivery has ended, well or not."""
         self.is_leaving = False
         """Whether all that arrives is to be handed back."""
-        self.shelf = Shelf(parts.probe, self._convert)
+        self.shelf = Shelf(parts.probe, self._convert, self._hand_back)
         """Where jobs wait while outputs can't be stored."""
         self._parts = parts
         self._connection = parts.connection
@@ -118,8 +110,10 @@ class Deliveries:
         """Completed; their acks wait for confirmation."""
         self._acked: OrderedDict[tuple[int, int], None] = OrderedDict()
         """Out of the queue, the latest `MAX_REMEMBERED`."""
-        self._spent: OrderedDict[tuple[int, int], _Spending] = OrderedDict()
+        self._spent: OrderedDict[tuple[int, int], tuple[Job | None, Report]]
+        self._spent = OrderedDict()
         """Incurable; their deliveries are being used up."""
+        self._sightings = Sightings()
         self._failed_before: set[tuple[int, int]] = set()
         """Failed here at an earlier delivery, not settled since."""
         self._empty = asyncio.Event()
@@ -150,23 +144,12 @@ class Deliveries:
             self._outbox.ack(lease)
         elif self.is_leaving:
             self._hand_back(lease)
-        elif (spent := self._spent_on(lease)) is not None:
-            self._settle(lease, spent.job, spent.report)
+        elif (spent := self._spent.get(key)) is not None:
+            self._settle(lease, *spent)
         elif self._may_be_innocent(lease):
             self._background.start(self._spare(lease))
         else:
             self._begin(lease)
-
-    def _spent_on(self, lease: Lease) -> _Spending | None:
-        """Say why a delivery is hopeless, where an earlier one of it showed that.
-
-        One with another payload is tried again: either was garbled on its way.
-        """
-        spent = self._spent.get(lease.key)
-        if spent is not None and spent.digest != lease.digest:
-            del self._spent[lease.key]
-            return None
-        return spent
 
     def _begin(self, lease: Lease) -> None:
         """Read the job and give it to the pool; last deliveries go first."""
@@ -193,6 +176,9 @@ class Deliveries:
         report = converting.result()
         if self._held.get(lease.key) is not lease:
             return  # disowned meanwhile
+        if isinstance(report.outcome, CutShort):
+            outcome = self._sightings.judge(job.image, report.outcome)
+            report = replace(report, outcome=outcome)
         if report.outcome is None:
             self._hand_back(lease)
         else:
@@ -290,8 +276,7 @@ class Deliveries:
                 self._outbox.nak(lease, delay)
             case Spent():
                 # The next deliveries come at once, and to whoever pulls.
-                spending = _Spending(lease.digest, settlement.job, report)
-                _remember(self._spent, lease.key, spending)
+                _remember(self._spent, lease.key, (settlement.job, report))
                 self._outbox.nak(lease)
             case Failed():
                 self.tally.failed += 1

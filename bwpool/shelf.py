@@ -1,14 +1,16 @@
-"""The shelf: jobs whose outputs can't be stored just now, kept until they can.
+"""The shelf: jobs whose outputs can't be stored, or sources not read, just now.
 
-Trouble with storage is the supervisor's and not the jobs'. Called by `deliveries`,
-which converts, and by the supervisor, which asks how much to pull.
+Trouble with storage is the supervisor's and not the jobs'. While there is any, nothing
+more is pulled, and what is held already waits here. Called by `deliveries`, which
+converts and hands back, and by the supervisor, which asks how much to pull.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -19,12 +21,20 @@ from bwpool.job import Converted, Job
 from bwpool.pool.report import Report
 from bwpool.queue.lease import Lease
 
+HOLD = 120.0
+"""Seconds for which jobs are held while the storage as a whole is away; after that
+other supervisors get them."""
+
+CALM = 60.0
+"""Seconds without trouble after which the pauses between tries are short again. Storage
+that comes and goes would otherwise take jobs from supervisors that are well."""
+
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A job on the shelf, and what its output met."""
+    """A job on the shelf, and what it met."""
 
     lease: Lease
     job: Job
@@ -32,34 +42,60 @@ class Kept:
 
 
 class Shelf:
-    """Keeps jobs, probes the storage, and has one job tried before all the others."""
+    """Keeps jobs, probes the storage, and has one job tried before all the others.
+
+    Where the probe passes and the job that is tried still fails, the others are handed
+    back: perhaps another supervisor can store them. One stays, to try with; a different
+    one is taken after each try in vain, for it may be this job alone that fails.
+    """
 
     def __init__(
         self,
         probe: Callable[[], None],
         convert: Callable[[Lease, Job], asyncio.Future[Report]],
+        hand_back: Callable[[Lease], None],
     ) -> None:
         """`probe` raises StorageUnavailable and may block; `convert` begins a job."""
         self.is_stalled = False
-        """Whether nothing more may be pulled but `room`."""
-        self.room = 0
-        """How many jobs to pull nevertheless: storage is there, yet not for ours."""
+        """Whether nothing can be stored or read, as far as known."""
+        self.on_stall: Callable[[], None] = lambda: None
+        """Called when nothing more may be delivered."""
         self._probe = probe
         self._convert = convert
+        self._hand_back = hand_back
         self._kept: deque[Kept] = deque()
+        self._keeps_one = False
+        """Whether others were handed back, and so are those that fail from now on."""
+        self._wants_another = False
+        """Whether the one to try with should be replaced."""
+        self._tried: Lease | None = None
+        """What is converted again at the moment."""
         self._is_waiting = False
+        self._pauses = pauses()
+        self._since = 0.0
+        """When the waiting began, or ended."""
         self._background = Background()
+
+    def room(self, wanted: int, held: int) -> int:
+        """Return how many of `wanted` jobs to pull, while `held` leases are held."""
+        if self.is_stalled:
+            return int(self._wants_another and wanted > 0 and held < 2)
+        return max(0, wanted - len(self._kept))
 
     def put(self, kept: Kept) -> None:
         """Keep a job; the first one begins the waiting for better times."""
         self._kept.append(kept)
-        if not self.is_stalled:
+        self._wants_another = False
+        if not self.is_stalled and kept.lease is not self._tried:
             self.is_stalled = True
             assert isinstance(kept.report.outcome, JobError)
             log.error("storage.unavailable", reason=kept.report.outcome.reason)
-            if not self._is_waiting:
-                self._is_waiting = True
-                self._background.start(self._await_storage())
+            self.on_stall()
+        if self._keeps_one:
+            self._hand_back_all_but(1)
+        if not self._is_waiting:
+            self._is_waiting = True
+            self._background.start(self._await_storage())
 
     def clear(self) -> list[Kept]:
         """Return all that is kept, which is then somebody else's."""
@@ -68,56 +104,84 @@ class Shelf:
         return kept
 
     def note_success(self) -> None:
-        """An output was stored: so can be the others."""
-        if self.room:
-            self._resume()
+        """An output was stored: so can be others, if not all that are kept."""
+        if self.is_stalled:
+            log.info("storage.available")
+            self.is_stalled = self._keeps_one = self._wants_another = False
 
     async def close(self) -> None:
         """Stop probing."""
         await self._background.close()
 
     async def _await_storage(self) -> None:
-        for pause in pauses():
+        """Try again, more and more rarely, until nothing is kept."""
+        for pause in self._begin_pauses():
             await asyncio.sleep(pause)
-            # Room for the probe need not be room for an output.
-            if self.is_stalled and await self._is_there() and await self._try_one():
-                self._resume()
-            if not self.is_stalled:
-                self._is_waiting = False
-                return
+            if await self._is_there():
+                await self._try_one()
+            elif time.monotonic() - self._since > HOLD:
+                self._hand_back_all_but(1)
+            if not self._kept and not self.is_stalled:
+                break
+        self._is_waiting = False
+        self._since = time.monotonic()
+
+    def _begin_pauses(self) -> Iterator[float]:
+        now = time.monotonic()
+        if now - self._since > CALM:
+            self._pauses = pauses()
+        self._since = now
+        return self._pauses
 
     async def _is_there(self) -> bool:
         try:
             await asyncio.to_thread(self._probe)
         except StorageUnavailable as error:
-            self.room = 0
+            self._wants_another = False
             log.error("storage.unavailable", reason=error.reason)  # noqa: TRY400
             return False
         return True
 
-    async def _try_one(self) -> bool:
-        """Convert jobs until one tells whether outputs can be stored; say so."""
+    async def _try_one(self) -> None:
+        """Convert jobs until one tells whether the others can be stored."""
         while self._kept:
             kept = self._kept.popleft()
-            report = await asyncio.shield(self._convert(kept.lease, kept.job))
-            match report.outcome:
+            outcome = await self._retry(kept)
+            match outcome:
                 case Converted():
-                    return True
+                    break
                 case StorageUnavailable():
-                    log.error("storage.unavailable", reason=report.outcome.reason)
-                    # Perhaps it is this output alone: another job shall show.
-                    self.room = 1
-                    return False
+                    self._fail(outcome)
+                    return
                 case None:  # withdrawn
-                    return False
-        return True
-
-    def _resume(self) -> None:
-        """Let all go on."""
-        if not self.is_stalled:
-            return
-        log.info("storage.available")
-        self.is_stalled = False
-        self.room = 0
+                    return
+        self.note_success()
         for kept in self.clear():
             self._convert(kept.lease, kept.job)
+
+    async def _retry(self, kept: Kept) -> Converted | JobError | None:
+        """Convert a job again; if it fails once more, it is back on the shelf."""
+        self._tried = kept.lease
+        try:
+            report = await asyncio.shield(self._convert(kept.lease, kept.job))
+        finally:
+            self._tried = None
+        return report.outcome
+
+    def _fail(self, error: StorageUnavailable) -> None:
+        """Let other supervisors have what is kept; one job stays while we are stalled.
+
+        Room for the probe need not be room for an output.
+        """
+        if not self.is_stalled:  # some can be stored, so there is always one to try
+            self._hand_back_all_but(0)
+            return
+        log.error("storage.unavailable", reason=error.reason)
+        self._wants_another = len(self._kept) < 2
+        self._kept.rotate(1)  # what was just tried goes first
+        self._hand_back_all_but(1)
+
+    def _hand_back_all_but(self, count: int) -> None:
+        self._keeps_one = self.is_stalled
+        while len(self._kept) > count:
+            self._hand_back(self._kept.popleft().lease)

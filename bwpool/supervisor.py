@@ -57,6 +57,7 @@ class Supervisor:
             room=self._room,
             on_lease=self._receive,
         )
+        self.deliveries.shelf.on_stall = self._puller.renew
         self._lookout = Lookout(parts, self._puller, self._outbox, self.deliveries)
 
     def __repr__(self) -> str:
@@ -106,12 +107,10 @@ class Supervisor:
 
     def _room(self) -> int:
         """How many messages to ask for now."""
-        shelf = self.deliveries.shelf
         if self._outbox.is_holding or self._outbox.unconfirmed > MAX_UNCONFIRMED:
             return 0
-        if shelf.is_stalled:
-            return min(shelf.room, self.parts.pool.wants)
-        return self.parts.pool.wants
+        deliveries = self.deliveries
+        return deliveries.shelf.room(self.parts.pool.wants, len(deliveries))
 
     async def _tend(self) -> None:
         """Extend what is held for as long as it is, and repeat unconfirmed acks."""

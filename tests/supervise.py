@@ -38,12 +38,15 @@ async def main(url: str, options: dict) -> int:
     async with supervising(
         Endpoint(urls=(url,)),
         QueueSettings(**options["queue"]),
-        ConvertSettings(out=options["out"]),
+        ConvertSettings(
+            out=options["out"],
+            source_root=tuple(map(Path, options.get("source_root", ()))),
+        ),
         PoolSettings(
             procs=options.get("procs", 2), timeout=options.get("timeout", 30.0)
         ),
         ending,
-        load=workloads.misbehaving,
+        load=getattr(workloads, options.get("load", "misbehaving")),
     ) as supervisor:
         # Said once the signals are heeded.
         asyncio.get_running_loop().call_soon(partial(print, "ready", flush=True))

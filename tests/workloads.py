@@ -5,6 +5,7 @@ Picklable by reference, since they run in real converter processes.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from bwpool.errors import BadImage, ConversionFailed, StorageUnavailable
 from bwpool.job import Converted, Job
-from bwpool.pool.converter import Work
+from bwpool.pool.converter import Work, load_conversion
 from bwpool.settings import ConvertSettings
 
 
@@ -23,7 +24,8 @@ def misbehaving(settings: ConvertSettings) -> Work:
 
     `begin0.5-4` sleeps as well, after a line in the file `begun`. Where there is an
     output folder, a job leaves a line there in the file of its id, so that a test can
-    count conversions; `unstored-5` can't.
+    count conversions; `unstored-5` can't, nor anything while there is a file beside
+    the folder, `.sick` added to its name.
     """
     out = Path(settings.out) if settings.out else None
 
@@ -43,7 +45,7 @@ def misbehaving(settings: ConvertSettings) -> Work:
 
 
 def store(out: Path | None, output: str) -> StorageUnavailable | None:
-    if output.startswith("unstored"):
+    if output.startswith("unstored") or Path(f"{out}.sick").exists():
         return StorageUnavailable("no room for this one")
     if out is not None:
         note(out / output)
@@ -125,3 +127,27 @@ def _channel_fd() -> int:
 def failing_to_load(settings: ConvertSettings) -> Work:
     """Never get ready."""
     raise ImportError("libvips is not there")
+
+
+def faulty(settings: ConvertSettings) -> Work:
+    """Convert as always, but for system calls that fail by the names they are given.
+
+    A rename to `unplaced…` is not permitted. Nothing can be read below a folder that
+    has a file beside it, `.away` added to its name, nor any source called `rotten…`.
+    """
+    real = {name: getattr(os, name) for name in ("rename", "pread")}
+
+    def rename(old: str, new: str, **folders: int) -> None:
+        if new.startswith("unplaced"):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        real["rename"](old, new, **folders)
+
+    def pread(file: int, *args: int) -> bytes:
+        path = Path(f"/proc/self/fd/{file}").readlink()
+        away = any(Path(f"{folder}.away").exists() for folder in path.parents)
+        if away or path.name.startswith("rotten"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real["pread"](file, *args)
+
+    os.rename, os.pread = rename, pread
+    return load_conversion(settings)
