@@ -13,7 +13,6 @@ from benchmarks.drain import wait_until_none_is_left
 from benchmarks.processes import cpu_seconds, written_bytes
 from bwpool.embedded import EmbeddedServer
 from bwpool.queue.connection import Connection
-from bwpool.queue.contexts import Endpoint
 from bwpool.queue.facts import read_facts
 from bwpool.queue.publish import Message, Stored, publish_all
 from bwpool.queue.topology import apply, inspect, plan, wanted
@@ -24,7 +23,7 @@ class Queue:
     """The seed's stream and consumer on a server of our own, stored in files."""
 
     def __init__(self, server: EmbeddedServer, connection: Connection) -> None:
-        self.url = server.url
+        self.url = server.url_with_password
         self.connection = connection
         self._pid = server.pid
 
@@ -79,7 +78,7 @@ async def queueing(folder: Path, **consumer: Any) -> AsyncIterator[Queue]:
     """Run a server that keeps its messages in `folder`, with an empty queue."""
     async with (
         await EmbeddedServer.start(folder) as server,
-        await Connection.open(Endpoint(urls=(server.url,)), name="bench") as connection,
+        await Connection.open(server.endpoint, name="bench") as connection,
     ):
         queue = Queue(server, connection)
         await queue.setup(**consumer)

@@ -74,17 +74,20 @@ async def supervise(url: str, work: Work) -> int:
     from benchmarks.loads import load_for
     from bwpool.cli.session import supervising, until_stopped
     from bwpool.pool.converter import load_conversion
-    from bwpool.queue.contexts import Endpoint
+    from bwpool.queue.contexts import resolve
     from bwpool.settings import (
         ConvertSettings,
         PoolSettings,
         QueueSettings,
         RunSettings,
+        ServerSettings,
     )
 
     stamps = Stamps(work.every)
+    endpoint = resolve(ServerSettings(server=url), environ={})
+    assert endpoint is not None
     async with supervising(
-        Endpoint(urls=(url,)),
+        endpoint,
         QueueSettings(),
         ConvertSettings(out=work.out, no_sync=work.no_sync),
         PoolSettings(procs=work.procs),

@@ -21,7 +21,15 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(command: list[str]) -> int:
-    """Run `command` until it ends or the parent does; return its exit code."""
+    """Run `command` until it ends or the parent does; return its exit code.
+
+    A number in front is the descriptor of the folder to run it in: the folder's name
+    may lead elsewhere by now.
+    """
+    if command[0].isdecimal():
+        folder = int(command.pop(0))
+        os.fchdir(folder)
+        os.close(folder)
     ended, held_by_command = os.pipe()
     pid = os.fork()
     if pid == 0:

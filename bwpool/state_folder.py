@@ -162,6 +162,15 @@ class StateFolder:
                 lock.flush()
                 return lock
 
+    def is_locked(self) -> bool:
+        """Tell whether somebody holds the lock."""
+        with self.open_file(LOCK, "a+b") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
+
     def _open(self, name: str, flags: int) -> int:
         """Open an entry for the built-in `open`; empty it only once it is checked."""
         descriptor = os.open(

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from bwpool import embedded
-from bwpool.embedded import EmbeddedServer
+from bwpool.embedded import EmbeddedServer, find_server
+from bwpool.embedded import binary as program
+from bwpool.embedded import server as process
 from bwpool.errors import ConfigError
 from bwpool.queue.connection import Connection
-from bwpool.queue.contexts import Endpoint
 
 PARENT = """
 import asyncio, sys
@@ -37,9 +37,9 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / """it's a "$store" ä 100 %"""
 
 
-async def stored(url: str) -> int:
+async def stored(server: EmbeddedServer) -> int:
     """Count the messages in the stream X."""
-    async with await Connection.open(Endpoint(urls=(url,))) as connection:
+    async with await Connection.open(server.endpoint) as connection:
         info = await connection.api("STREAM.INFO.X")
     return int(info["state"]["messages"])
 
@@ -63,15 +63,16 @@ def is_zombie(pid: int) -> bool:
 
 async def test_server_is_ready_and_keeps_its_messages(binary, store) -> None:
     """JetStream answers at once, and a second start finds what the first stored."""
-    async with await EmbeddedServer.start(store, binary=binary) as server:
-        endpoint = Endpoint(urls=(server.url,))
-        async with await Connection.open(endpoint) as connection:
-            config = {"name": "X", "subjects": ["X"], "storage": "file"}
-            await connection.api("STREAM.CREATE.X", config)
-            await connection.request("X", b"kept")
+    async with (
+        await EmbeddedServer.start(store, binary=binary) as server,
+        await Connection.open(server.endpoint) as connection,
+    ):
+        config = {"name": "X", "subjects": ["X"], "storage": "file"}
+        await connection.api("STREAM.CREATE.X", config)
+        await connection.request("X", b"kept")
     await gone(server.pid)
     async with await EmbeddedServer.start(store, binary=binary) as server:
-        assert await stored(server.url) == 1
+        assert await stored(server) == 1
 
     assert "Server is ready" in (store / "nats-server.log").read_text()
     assert not list(store.glob("*.ports"))
@@ -140,7 +141,7 @@ async def test_server_survives_a_signal_to_our_group(binary, store) -> None:
 
 async def test_close_ends_a_server_that_hangs(binary, store, monkeypatch) -> None:
     """A stopped guard doesn't keep anybody waiting."""
-    monkeypatch.setattr(embedded.guard, "GRACE", -1.8)
+    monkeypatch.setattr(process.guard, "GRACE", -1.8)
     server = await EmbeddedServer.start(store, binary=binary)
     os.killpg(server._process.pid, signal.SIGSTOP)
     await server.close()
@@ -151,13 +152,13 @@ async def test_no_binary_says_what_to_install(monkeypatch) -> None:
     """Without the extra and without a server on the PATH, the way out is named."""
 
     def missing(_name: str) -> None:
-        raise embedded.PackageNotFoundError
+        raise program.PackageNotFoundError
 
-    monkeypatch.setattr(embedded, "distribution", missing)
+    monkeypatch.setattr(program, "distribution", missing)
     monkeypatch.setenv("PATH", "")
 
     with pytest.raises(ConfigError, match=r"pip install 'bwpool\[embedded\]'"):
-        embedded.find_server()
+        find_server()
 
 
 async def test_server_from_the_path_is_good_enough(monkeypatch, tmp_path) -> None:
@@ -165,11 +166,11 @@ async def test_server_from_the_path_is_good_enough(monkeypatch, tmp_path) -> Non
     fake = tmp_path / "nats-server"
     fake.touch(mode=0o755)
     monkeypatch.setattr(
-        embedded, "distribution", lambda _name: type("", (), {"files": ()})
+        program, "distribution", lambda _name: type("", (), {"files": ()})
     )
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    assert embedded.find_server() == str(fake)
+    assert find_server() == str(fake)
 
 
 @pytest.mark.parametrize(

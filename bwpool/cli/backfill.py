@@ -41,7 +41,6 @@ from bwpool.cli.session import STORE, make_out, supervising
 from bwpool.cli.setup import provide
 from bwpool.embedded import EmbeddedServer
 from bwpool.errors import BwpoolError, ConfigError
-from bwpool.queue.contexts import Endpoint
 from bwpool.queue.topology import wanted
 from bwpool.settings import (
     ConvertSettings,
@@ -124,7 +123,7 @@ def backfill(
                 if endpoint is None:
                     own = await EmbeddedServer.start(out / STORE)
                     await stack.enter_async_context(own)
-                    endpoint = Endpoint(urls=(own.url,))
+                    endpoint = own.endpoint
                     await provide(
                         endpoint, wanted(queue, max_msg_bytes=EMBEDDED_MSG_BYTES)
                     )

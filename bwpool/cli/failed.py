@@ -26,7 +26,7 @@ from bwpool.cli.common import (
     printable,
 )
 from bwpool.cli.session import STORE
-from bwpool.embedded import EmbeddedServer
+from bwpool.embedded import EmbeddedServer, find_running
 from bwpool.errors import JOB_ERRORS, ConfigError
 from bwpool.queue import dead
 from bwpool.queue.connection import Connection
@@ -236,12 +236,14 @@ async def _opened(
 
 
 async def _open_store(stack: AsyncExitStack, store: Path) -> Endpoint:
-    """Start a server on a backfill's store, to be stopped with the stack."""
+    """Find the server of a backfill's store, or start one until the stack is closed."""
     if not store.is_dir():
         raise ConfigError(f"there is no store in {store}: was that a backfill's --out?")
+    if (running := find_running(store)) is not None:
+        return running
     own = await EmbeddedServer.start(store)
     await stack.enter_async_context(own)
-    return Endpoint(urls=(own.url,))
+    return own.endpoint
 
 
 def _show_list(jobs: list[Failed], *, as_json: bool) -> None:

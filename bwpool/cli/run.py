@@ -23,7 +23,6 @@ from bwpool.cli.common import (
 from bwpool.cli.session import STORE, make_out, supervising, until_stopped
 from bwpool.cli.setup import provide
 from bwpool.embedded import EmbeddedServer
-from bwpool.queue.contexts import Endpoint
 from bwpool.queue.topology import wanted
 from bwpool.settings import (
     ConvertSettings,
@@ -73,7 +72,10 @@ def run(
                 store = Path(convert.out) / STORE
                 own = await EmbeddedServer.start(store)
                 await stack.enter_async_context(own)
-                endpoint = Endpoint(urls=(own.url,))
+                endpoint = own.endpoint
+                log.info(
+                    "server.ready", url=own.url, password_file=str(own.password_file)
+                )
             if start.embedded or start.setup:
                 await provide(endpoint, wanted(queue))
             supervisor = await stack.enter_async_context(
