@@ -89,6 +89,15 @@ class Parts:
     """Subjects that advisories must be below; none given: any will do."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Spending:
+    """Why a message is incurable, as long as its payload is the same."""
+
+    digest: bytes
+    job: Job | None
+    report: Report
+
+
 class Deliveries:
     """Every lease held by this supervisor, and the way of each to its end."""
 
@@ -110,8 +119,7 @@ class Deliveries:
         """Completed; their acks wait for confirmation."""
         self._acked: OrderedDict[tuple[int, int], None] = OrderedDict()
         """Out of the queue, the latest `MAX_REMEMBERED`."""
-        self._spent: OrderedDict[tuple[int, int], tuple[Job | None, Report]]
-        self._spent = OrderedDict()
+        self._spent: OrderedDict[tuple[int, int], _Spending] = OrderedDict()
         """Incurable; their deliveries are being used up."""
         self._sightings = Sightings()
         self._failed_before: set[tuple[int, int]] = set()
@@ -144,12 +152,23 @@ class Deliveries:
             self._outbox.ack(lease)
         elif self.is_leaving:
             self._hand_back(lease)
-        elif (spent := self._spent.get(key)) is not None:
-            self._settle(lease, *spent)
+        elif (spent := self._spent_on(lease)) is not None:
+            self._settle(lease, spent.job, spent.report)
         elif self._may_be_innocent(lease):
             self._background.start(self._spare(lease))
         else:
             self._begin(lease)
+
+    def _spent_on(self, lease: Lease) -> _Spending | None:
+        """Say why a delivery is hopeless, where an earlier one of it showed that.
+
+        One with another payload is tried again: either was garbled on its way.
+        """
+        spent = self._spent.get(lease.key)
+        if spent is not None and spent.digest != lease.digest:
+            del self._spent[lease.key]
+            return None
+        return spent
 
     def _begin(self, lease: Lease) -> None:
         """Read the job and give it to the pool; last deliveries go first."""
@@ -276,7 +295,8 @@ class Deliveries:
                 self._outbox.nak(lease, delay)
             case Spent():
                 # The next deliveries come at once, and to whoever pulls.
-                _remember(self._spent, lease.key, (settlement.job, report))
+                spending = _Spending(lease.digest, settlement.job, report)
+                _remember(self._spent, lease.key, spending)
                 self._outbox.nak(lease)
             case Failed():
                 self.tally.failed += 1

@@ -122,6 +122,8 @@ class Wire:
         self.sent = bytearray()
         """Everything clients sent, in order."""
         self.connections = 0
+        self.garble: tuple[bytes, bytes] | None = None
+        """What clients get instead of what, once: the same number of bytes."""
         self._gates: list[asyncio.Event] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: list[asyncio.StreamWriter] = []
@@ -182,9 +184,15 @@ class Wire:
         async def down() -> None:
             async for chunk in _chunks(upstream[0], writer):
                 await gate.wait()
-                writer.write(chunk)
+                writer.write(self._garbled(chunk))
 
         self._tasks |= {asyncio.create_task(up()), asyncio.create_task(down())}
+
+    def _garbled(self, chunk: bytes) -> bytes:
+        if self.garble is None or self.garble[0] not in chunk:
+            return chunk
+        (before, after), self.garble = self.garble, None
+        return chunk.replace(before, after, 1)
 
 
 async def _chunks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,11 @@ class Lease:
     def key(self) -> tuple[int, int]:
         """What identifies the message."""
         return self.seq, self.stored
+
+    @property
+    def digest(self) -> bytes:
+        """What tells the payload from another one under the same key."""
+        return hashlib.blake2b(self.payload, digest_size=16).digest()
 
     @property
     def is_rescued(self) -> bool:
