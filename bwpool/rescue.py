@@ -44,9 +44,7 @@ async def has_failed(
 
 async def rescue(connection: Connection, consumer: ConsumerFacts, lease: Lease) -> None:
     """Put a job back as new; its delivery is then to be acknowledged."""
-    seq = await insist(
-        lambda: put_back(connection, lease, consumer.max_msg_bytes, RESCUED_ONCE)
-    )
+    seq = await insist(lambda: put_back(connection, consumer, lease, RESCUED_ONCE))
     log.info("job.rescued", seq=lease.seq, new_seq=seq, attempt=lease.attempt)
 
 
@@ -54,6 +52,4 @@ async def clear_up(
     connection: Connection, consumer: ConsumerFacts, lease: Lease
 ) -> None:
     """Remove what a rescuer that died on the way left of the same job."""
-    await insist(
-        lambda: remove_original(connection, consumer.stream, lease, lease.headers)
-    )
+    await insist(lambda: remove_original(connection, consumer, lease))

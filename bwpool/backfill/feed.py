@@ -57,7 +57,7 @@ async def resume(
         if message.seq in dead and not is_ours:
             continue
         if message.seq <= delivered:
-            await put_back(connection, message, consumer.max_msg_bytes)
+            await put_back(connection, consumer, message)
             await delete_message(connection, consumer.stream, message.seq)
         left[job_id] = image
     return left

@@ -144,7 +144,7 @@ async def _requeue(
     message = await get_message(connection, facts.stream, {"seq": seq})
     if message is None:
         return None  # somebody else was faster
-    new = await put_back(connection, message, facts.max_msg_bytes)
+    new = await put_back(connection, facts, message)
     await delete_message(connection, facts.stream, seq)
     return new
 

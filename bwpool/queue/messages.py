@@ -6,6 +6,8 @@ A second consumer on a work queue is refused, so looking goes through the stream
 from __future__ import annotations
 
 import base64
+import calendar
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +22,9 @@ GONE = 10057
 """JetStream's error code for deleting what is not there."""
 
 
+_FRACTION = re.compile(r"\.([0-9]+)")
+
+
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
     """One message as the stream keeps it."""
@@ -30,6 +35,8 @@ class StoredMessage:
     headers: dict[str, str]
     time: datetime
     """When the server stored it, by the server's clock."""
+    stored: int
+    """The same to the nanosecond, since 1970, as a lease has it."""
 
 
 async def get_message(
@@ -80,7 +87,20 @@ def _read(message: dict[str, Any]) -> StoredMessage:
         payload=base64.b64decode(message.get("data", "")),
         headers=_read_headers(base64.b64decode(message.get("hdrs", ""))),
         time=datetime.fromisoformat(message["time"]),
+        stored=nanoseconds(message["time"]),
     )
+
+
+def nanoseconds(stamp: str) -> int:
+    """Read an RFC 3339 time to the nanosecond, which `datetime` cuts off.
+
+    JetStream's own precision, in which reply subjects have it as well. Raises
+    ValueError.
+    """
+    seconds = calendar.timegm(datetime.fromisoformat(stamp).utctimetuple())
+    fraction = _FRACTION.search(stamp)
+    digits = fraction[1][:9] if fraction else ""
+    return seconds * 10**9 + int(digits.ljust(9, "0"))
 
 
 def _read_headers(block: bytes) -> dict[str, str]:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
 
 from nats import errors as nats_errors
 from nats.js import errors as js_errors
+from nats.js.api import PubAck
 
 from bwpool.errors import QueueError
 from bwpool.queue.connection import Connection
+from bwpool.queue.facts import ConsumerFacts
+from bwpool.queue.lease import Lease
 from bwpool.queue.messages import delete_message, get_message
 
 MSG_ID = "Nats-Msg-Id"
 
 _COPY_OF = "rq:"
-"""Begins the id of a message that was put back; the old sequence follows."""
+"""Begins the id of a message that was put back."""
+
+_COPY_ID = re.compile(r"rq:([1-9][0-9]{0,19})\.[A-Za-z0-9_-]{16}")
+"""The whole of it: the sequence of the original, and a hash of what only the server
+and those who may read the stream know of that."""
 
 _BLOCK_BYTES = len(b"NATS/1.0\r\n\r\n")
 _LINE_BYTES = len(b": \r\n")
@@ -38,6 +48,8 @@ class Requeueable(Protocol):
     @property
     def seq(self) -> int: ...  # noqa: D102
     @property
+    def stored(self) -> int: ...  # noqa: D102
+    @property
     def subject(self) -> str: ...  # noqa: D102
     @property
     def payload(self) -> bytes: ...  # noqa: D102
@@ -45,49 +57,83 @@ class Requeueable(Protocol):
 
 async def put_back(
     connection: Connection,
+    consumer: ConsumerFacts,
     message: Requeueable,
-    max_msg_bytes: int,
     marks: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """Publish a message's job anew, with `marks` as headers; return its new sequence.
 
     The old message is left to be acknowledged or deleted. The id is made from the old
-    sequence, so that doing this twice stores one copy; headers that would break the
-    size limit are left out. Raises QueueError while it is not known to be stored.
+    message, so that doing this twice stores one copy; where somebody else used that id
+    for another message, or the copy is gone, it is left out. Headers that would break
+    the size limit are left out, the id first. Raises QueueError while the job is not
+    known to be stored.
     """
-    headers = {MSG_ID: f"{_COPY_OF}{message.seq}", **marks}
+    headers = {MSG_ID: _copy_id(consumer, message), **marks}
     for name in list(headers):
-        if 0 <= max_msg_bytes < header_bytes(headers) + len(message.payload):
+        if 0 <= consumer.max_msg_bytes < header_bytes(headers) + len(message.payload):
             del headers[name]
+    copy = await _publish(connection, message, headers)
+    if copy.duplicate and not await _is_copied(connection, consumer, message, copy.seq):
+        del headers[MSG_ID]
+        copy = await _publish(connection, message, headers)
+    return copy.seq
+
+
+def is_copy(headers: Mapping[str, str]) -> bool:
+    """Whether a message with these headers seems to have been put back once."""
+    return _COPY_ID.fullmatch(headers.get(MSG_ID, "")) is not None
+
+
+async def remove_original(
+    connection: Connection, consumer: ConsumerFacts, copy: Lease
+) -> None:
+    """Delete the message that `copy` was made of, where it was left behind.
+
+    That happens when a supervisor dies right after it put the message back. Headers
+    say what whoever publishes wants: only a message of which `copy` must have its id,
+    and which has the same content, is deleted.
+    """
+    copy_id = copy.headers[MSG_ID]
+    match = _COPY_ID.fullmatch(copy_id)
+    if match is None or (seq := int(match[1])) >= copy.seq:
+        return
+    original = await get_message(connection, consumer.stream, {"seq": seq})
+    if original is None or _copy_id(consumer, original) != copy_id:
+        return
+    if _is_same(original, copy):
+        await delete_message(connection, consumer.stream, seq)
+
+
+def _copy_id(consumer: ConsumerFacts, message: Requeueable) -> str:
+    """Make the id of a message's copy: the same for whoever puts it back.
+
+    Whoever may only publish can't use it beforehand, since the time at which the server
+    stored the message, to the nanosecond, is told to readers alone.
+    """
+    origin = f"{consumer.stream_created} {message.seq} {message.stored}"
+    digest = hashlib.blake2b(origin.encode(), digest_size=12).digest()
+    return f"{_COPY_OF}{message.seq}.{base64.urlsafe_b64encode(digest).decode()}"
+
+
+async def _publish(
+    connection: Connection, message: Requeueable, headers: dict[str, str]
+) -> PubAck:
     try:
-        stored = await connection.client.jetstream().publish(
+        return await connection.client.jetstream().publish(
             message.subject, message.payload, headers=headers or None
         )
     except (nats_errors.Error, js_errors.Error) as error:
         raise QueueError(f"can't put message {message.seq} back: {error}") from error
-    if stored.duplicate and stored.seq == message.seq:
-        raise QueueError(f"message {message.seq} was taken for its own copy")
-    return stored.seq
 
 
-def is_copy(headers: Mapping[str, str]) -> bool:
-    """Whether a message with these headers was put back once."""
-    return headers.get(MSG_ID, "").startswith(_COPY_OF)
+async def _is_copied(
+    connection: Connection, consumer: ConsumerFacts, message: Requeueable, seq: int
+) -> bool:
+    """Whether the message at `seq`, said to be the copy, is there and is one."""
+    copy = await get_message(connection, consumer.stream, {"seq": seq})
+    return copy is not None and copy.seq != message.seq and _is_same(copy, message)
 
 
-async def remove_original(
-    connection: Connection, stream: str, copy: Requeueable, headers: Mapping[str, str]
-) -> None:
-    """Delete the message that `copy` was made of, where it was left behind.
-
-    That happens when a supervisor dies right after it put the message back. Only a
-    message with the same content is deleted, whatever the headers say.
-    """
-    number = headers[MSG_ID].removeprefix(_COPY_OF)
-    if not number.isascii() or not number.isdigit():
-        return
-    original = await get_message(connection, stream, {"seq": int(number)})
-    if original is None or original.seq == copy.seq:
-        return
-    if (original.subject, original.payload) == (copy.subject, copy.payload):
-        await delete_message(connection, stream, original.seq)
+def _is_same(one: Requeueable, other: Requeueable) -> bool:
+    return (one.subject, one.payload) == (other.subject, other.payload)
