@@ -39,8 +39,8 @@ from bwpool.pool.wire import (
 from bwpool.settings import ConvertSettings
 
 GATHER = 0.005
-"""Seconds for which outputs gather after the last ones were committed: together they
-take one sync of their folder, and one answer."""
+"""Seconds that an output waits at the most for those of the orders at hand: together
+they take one sync of their folder, and one answer."""
 
 STDERR_BYTES = 64 * 1024
 """How much of a converter's stderr is kept before it starts over."""
@@ -54,8 +54,8 @@ class Work:
     """What a converter does. Outputs pass through it unseen, from one to the other."""
 
     convert: Callable[[Job, Callable[[str], None]], tuple[Converted, Any]]
-    """Does one job up to an output that only wants its name, telling each stage it
-    enters; raises JobError."""
+    """Does one job up to an output that only wants its name, or None where nothing is
+    to be committed, telling each stage it enters; raises JobError."""
     commit: Callable[[Sequence[Any]], Sequence[JobError | None]]
     """Makes several outputs durable; returns an error or None for each."""
 
@@ -109,7 +109,7 @@ def serve(load: Load, settings: ConvertSettings) -> None:
     commits = _Commits(answers, work, is_durable=settings.sync)
     answers.send(Ready())
     wear = Wear(settings)
-    for order in _orders(_channel):
+    for order in _orders(_channel, on_idle=commits.hurry):
         _trim(stderr)
         page.begin(order.tag)
         if page.is_revoked(order.tag):
@@ -173,8 +173,9 @@ class _Commits:
     """Puts outputs in their place, on a thread, while the next one is converted.
 
     Waiting for the disk leaves a core idle; this way it isn't. An answer is sent only
-    when its output is durable. The first output is committed at once; those that come
-    right after wait a little for each other.
+    when its output is durable; one without an output is sent at once. Outputs that
+    follow a commit closely wait for each other as long as further orders are at hand,
+    and no longer than `GATHER`.
     """
 
     def __init__(self, answers: _Answers, work: Work, *, is_durable: bool) -> None:
@@ -182,6 +183,8 @@ class _Commits:
         self._commit_all = work.commit
         self._queue: queue.SimpleQueue[tuple[Answer, Any] | None]
         self._queue = queue.SimpleQueue()
+        self._is_idle = threading.Event()
+        """Whether no order is at hand whose output would be worth waiting for."""
         self._thread: threading.Thread | None = None
         if is_durable:
             self._thread = threading.Thread(target=self._run, name="commit")
@@ -189,13 +192,21 @@ class _Commits:
 
     def add(self, answer: Answer, output: Any) -> None:
         """Commit `output`, then send `answer`, or what went wrong."""
-        if self._thread is None:
+        if output is None:
+            self.answer(answer)
+        elif self._thread is None:
             self._commit([(answer, output)])
         else:
+            self._is_idle.clear()
             self._queue.put((answer, output))
+
+    def hurry(self) -> None:
+        """Commit what was added: nothing more will come for now."""
+        self._is_idle.set()
 
     def close(self) -> None:
         """Wait until all that was added is answered."""
+        self.hurry()
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join()
@@ -204,7 +215,7 @@ class _Commits:
         ended = -math.inf
         while (first := self._queue.get()) is not None:
             if time.monotonic() - ended < GATHER:
-                time.sleep(GATHER)
+                self._is_idle.wait(GATHER)
             self._commit([first, *self._gathered()])
             ended = time.monotonic()
 
@@ -229,17 +240,23 @@ class _Commits:
         self.answer(*answers)
 
 
-def _orders(channel: socket.socket) -> Iterator[Order]:
-    """Yield orders as they come, until the other side closes."""
+def _orders(channel: socket.socket, on_idle: Callable[[], None]) -> Iterator[Order]:
+    """Yield orders as they come, until the other side closes.
+
+    `on_idle` is called before waiting for the next one.
+    """
     rest = b""
-    while chunk := _receive(channel):
+    while chunk := _receive(channel, on_idle):
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             yield decode_order(line)
 
 
-def _receive(channel: socket.socket) -> bytes:
+def _receive(channel: socket.socket, on_idle: Callable[[], None]) -> bytes:
     try:
+        with contextlib.suppress(BlockingIOError):
+            return channel.recv(1 << 16, socket.MSG_DONTWAIT)
+        on_idle()
         return channel.recv(1 << 16)
     except ConnectionError:
         return b""
