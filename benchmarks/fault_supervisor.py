@@ -8,9 +8,11 @@ so that conversions done twice can be counted.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +24,7 @@ from bwpool.errors import JobError
 from bwpool.job import Converted, Job
 from bwpool.pool.converter import Work, load_conversion
 from bwpool.settings import ConvertSettings
+from bwpool.supervisor import Supervisor
 
 LOG = "conversions.log"
 """Beside the output folder: a line for each output that got its name."""
@@ -38,8 +41,50 @@ Output = tuple[Any, str]
 """What `bwpool` has to commit, None for nothing; and the job's id."""
 
 
+TROUBLES = {
+    "pread": ".unreadable",
+    "pwrite": ".full",
+    "fsync": ".unsynced",
+    "rename": ".unplaced",
+}
+"""By system call: what is added to the output folder's name for the file that has the
+call fail while it is there. What is synced is a folder then, and what is renamed gets
+a name that begins with `unplaced`."""
+
+_NUMBERS = {
+    "pread": errno.EIO,
+    "pwrite": errno.ENOSPC,
+    "fsync": errno.EIO,
+    "rename": errno.EPERM,
+}
+
+
+def _make_trouble(out: str) -> None:
+    """Have system calls of this process fail where `TROUBLES` says so."""
+    for name, suffix in TROUBLES.items():
+        setattr(os, name, _failing(name, Path(out + suffix)))
+
+
+def _failing(name: str, trouble: Path) -> Callable[..., Any]:
+    real = getattr(os, name)
+
+    def call(*args: Any, **folders: int) -> Any:
+        if trouble.exists() and _is_meant(name, args):
+            raise OSError(_NUMBERS[name], os.strerror(_NUMBERS[name]))
+        return real(*args, **folders)
+
+    return call
+
+
+def _is_meant(name: str, args: tuple[Any, ...]) -> bool:
+    if name == "fsync":
+        return stat.S_ISDIR(os.fstat(args[0]).st_mode)
+    return name != "rename" or str(args[1]).startswith("unplaced")
+
+
 def load(settings: ConvertSettings) -> Work:
     """Load the conversion, and what an id's first word does instead of it."""
+    _make_trouble(settings.out)
     real = load_conversion(settings)
     log = Path(settings.out).with_name(LOG)
 
@@ -83,7 +128,8 @@ async def main(url: str, options: dict[str, Any]) -> int:
 
     configure_logging(CommonSettings(log_format="json", log_level="warning"))
     ending = RunSettings(burst=options.get("burst", False))
-    convert = ConvertSettings(out=options["out"])
+    roots = tuple(map(Path, options.get("source_root", ())))
+    convert = ConvertSettings(out=options["out"], source_root=roots)
     slots = PoolSettings(procs=options["procs"], timeout=options["timeout"])
     async with supervising(
         Endpoint(urls=tuple(url.split(","))),
@@ -95,7 +141,18 @@ async def main(url: str, options: dict[str, Any]) -> int:
     ) as supervisor:
         # Said once the signals are heeded.
         asyncio.get_running_loop().call_soon(partial(print, "ready", flush=True))
-        return await until_stopped(supervisor, is_burst=ending.burst)
+        counting = asyncio.ensure_future(_count(supervisor, options.get("held")))
+        try:
+            return await until_stopped(supervisor, is_burst=ending.burst)
+        finally:
+            counting.cancel()
+
+
+async def _count(supervisor: Supervisor, log: str | None) -> None:
+    """Note how many leases are held, again and again."""
+    while log is not None:
+        await asyncio.sleep(0.02)
+        note(Path(log), str(len(supervisor.deliveries)))
 
 
 if __name__ == "__main__":

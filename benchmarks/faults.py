@@ -17,7 +17,7 @@ from pathlib import Path
 
 import structlog
 
-from benchmarks import fault_runs
+from benchmarks import fault_runs, fault_storage
 from benchmarks.command import Found, parser, run, show_host
 from benchmarks.fault_mixed import mixed
 from benchmarks.host import host
@@ -34,6 +34,9 @@ RUNS: dict[str, Run] = {
     "crashes": fault_runs.crashes,
     "killer": fault_runs.killer,
     "memory": fault_runs.memory,
+    "unplaced": fault_storage.unplaced,
+    "sick": fault_storage.sick,
+    "away": fault_storage.away,
 }
 
 

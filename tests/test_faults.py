@@ -37,6 +37,7 @@ EXAMPLES = ROOT / "examples"
 RUNS = [
     *("mixed", "hang", "blocked", "cluster", "requeue"),
     *("hostile", "crashes", "killer", "memory"),
+    *("unplaced", "sick", "away"),
 ]
 
 
