@@ -99,6 +99,19 @@ def parse_job(
     return job
 
 
+def converted_id(payload: bytes) -> str | None:
+    """Return the id of the job that an advisory says is converted; None if it is none.
+
+    Whoever may publish may say so: the subject has to be one that others don't know.
+    """
+    try:
+        fields = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return None
+    job_id = fields.get("id") if isinstance(fields, dict) else None
+    return job_id if isinstance(job_id, str) else None
+
+
 def check_id(job_id: str) -> None:
     """Raise InvalidJob unless `job_id` names a place inside the output folder."""
     if len(job_id) > MAX_ID_CHARACTERS:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import orjson
-
 from bwpool.backfill.inputs import Input, Inputs, is_up_to_date
 from bwpool.backfill.ledger import Ledger
+from bwpool.job import converted_id
 from bwpool.policy import Completed, Failed, Terminated
+from bwpool.queue.records import FailureRecord
 from bwpool.settlement import Settlement
 
 
@@ -47,17 +47,20 @@ def enter_advisory(
     ledger: Ledger, pictures: Mapping[str, Input], payload: bytes
 ) -> None:
     """Enter what somebody else has converted."""
-    picture = pictures.get(orjson.loads(payload)["id"])
+    picture = pictures.get(converted_id(payload) or "")
     if picture is not None:
         ledger.convert(picture.job_id, _size(picture.source), _size(picture.output))
 
 
 def enter_record(ledger: Ledger, images: Mapping[str, str], payload: bytes) -> None:
     """Enter a failure that somebody recorded; `images` are ours by job id."""
-    record = orjson.loads(payload)
-    job_id = record["id"]
-    if record["final"] and job_id in images and images[job_id] == record["image"]:
-        ledger.fail(job_id, record["kind"], record["reason"])
+    try:
+        record = FailureRecord.from_json(payload)
+    except ValueError:
+        return  # whoever may publish there may publish nonsense
+    job_id = record.id or ""
+    if record.final and job_id in images and images[job_id] == record.image:
+        ledger.fail(job_id, record.kind, record.reason)
 
 
 def reconcile(ledger: Ledger, pictures: Mapping[str, Input]) -> None:

@@ -135,4 +135,7 @@ def _job_of(message: StoredMessage) -> tuple[str, str]:
         return "", ""
     if not isinstance(fields, dict):
         return "", ""
-    return str(fields.get("id", "")), str(fields.get("image", ""))
+    job_id, image = fields.get("id"), fields.get("image")
+    if not isinstance(job_id, str) or not isinstance(image, str):
+        return "", ""
+    return job_id, image

@@ -33,7 +33,6 @@ from bwpool.cli.common import (
     execute,
     explicit_endpoint,
     flat,
-    printable,
 )
 from bwpool.cli.progress import showing_progress
 from bwpool.cli.report import report_backfill
@@ -100,10 +99,10 @@ def backfill(
         # has to end that.
         inputs = _read_inputs(sources, convert)
     except ConfigError as error:
-        complain(printable(str(error)))
+        complain(error)
         return MISUSED
     except BwpoolError as error:
-        complain(printable(str(error)))
+        complain(error)
         return FAILED
     except KeyboardInterrupt:
         complain("interrupted")
@@ -178,6 +177,6 @@ async def _finish(run: Run) -> int:
     try:
         await run.finish()
     except BwpoolError as error:
-        complain(printable(str(error)))  # what was done until then is still reported
+        complain(error)  # what was done until then is still reported
         return FAILED
     return FAILED if run.was_interrupted else DONE

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import orjson
 import structlog
 import uvloop
 from cyclopts import Group, Parameter
@@ -110,9 +111,29 @@ def execute(
 
 
 def complain(problem: object) -> None:
-    """Say on stderr, in one line, what is wrong."""
+    """Say on stderr, in one line, what is wrong; escaped, whoever worded it."""
     with contextlib.suppress(OSError):  # then there is nobody to tell
-        print(f"bwpool: {problem}", file=sys.stderr)
+        print(f"bwpool: {printable(str(problem))}", file=sys.stderr)
+
+
+def as_json_line(value: object) -> str:
+    """Write a value as JSON in which nothing can steer a terminal either."""
+    text = orjson.dumps(value).decode()
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _as_json_escape(c) for c in text)
+
+
+def _as_json_escape(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(
+        f"\\u{units[i] << 8 | units[i + 1]:04x}" for i in range(0, len(units), 2)
+    )
+
+
+def printable_lines(text: str) -> str:
+    """Do the same as `printable`, but leave the lines."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def printable(text: str) -> str:
@@ -150,11 +171,18 @@ def _resolve(
 def _escape(
     _logger: object, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Keep what jobs say of themselves from steering the terminal of whoever reads."""
+    """Keep what others say from steering the terminal of whoever reads."""
     for name, value in event.items():
-        if isinstance(value, str) and name != "exception":
-            event[name] = printable(value)
+        if isinstance(value, str):
+            event[name] = (printable_lines if name == "exception" else printable)(value)
     return event
+
+
+class _Formatter(logging.Formatter):
+    """Does the same for what libraries log, tracebacks included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
 
 
 class _Stderr:
@@ -181,16 +209,17 @@ def configure_logging(common: CommonSettings, default: LogLevel = "info") -> Non
         renderer = structlog.processors.JSONRenderer()
     else:
         renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), pad_event_to=22
+            colors=sys.stderr.isatty(),
+            pad_event_to=22,
+            exception_formatter=structlog.dev.plain_traceback,
         )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.StackInfoRenderer(),
+            structlog.processors.format_exc_info,
             _escape,
-            structlog.processors.format_exc_info
-            if common.log_format == "json"
-            else structlog.processors.StackInfoRenderer(),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -198,4 +227,9 @@ def configure_logging(common: CommonSettings, default: LogLevel = "info") -> Non
         cache_logger_on_first_use=True,
     )
     # What nats-py and asyncio log themselves is for debugging; we log the same events.
-    logging.basicConfig(level=logging.DEBUG if level < logging.INFO else logging.ERROR)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter(logging.BASIC_FORMAT))
+    logging.basicConfig(
+        level=logging.DEBUG if level < logging.INFO else logging.ERROR,
+        handlers=[handler],
+    )

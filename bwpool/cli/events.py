@@ -19,11 +19,13 @@ from bwpool.cli.common import (
     CommonSettings,
     Queue,
     Server,
+    as_json_line,
     endpoint_of,
     execute,
     flat,
     printable,
 )
+from bwpool.errors import QueueError
 from bwpool.queue import failures
 from bwpool.queue.advisories import Advisory, advisory_subjects, read_advisory
 from bwpool.queue.connection import Connection
@@ -89,12 +91,13 @@ async def _print_events(
     readers[records_subject(facts)] = FailureRecord.from_json
     async with contextlib.AsyncExitStack() as stack:
         for subject, read in readers.items():
-            tell = partial(_take, arrived, read)
+            tell = partial(_take, arrived, read, queue)
             await stack.enter_async_context(watching(connection, subject, tell))
         await connection.flush()
         log.info("events.listening", subjects=list(readers))
         if not as_json:
-            print(f"Listening for Advisories on {', '.join(readers)}", flush=True)
+            listening = f"Listening for Advisories on {', '.join(readers)}"
+            print(printable(listening), flush=True)
         while True:
             event = await arrived.get()
             cause = await _cause(connection, event)
@@ -103,20 +106,30 @@ async def _print_events(
 
 
 def _take(
-    arrived: asyncio.Queue[Event], read: Callable[[bytes], Event], payload: bytes
+    arrived: asyncio.Queue[Event],
+    read: Callable[[bytes], Event],
+    names: QueueSettings,
+    payload: bytes,
 ) -> None:
     # Whoever may publish there may publish nonsense.
     with contextlib.suppress(ValueError):
-        arrived.put_nowait(read(payload))
+        event = read(payload)
+        if (event.stream, event.consumer) == (names.stream, names.consumer):
+            arrived.put_nowait(event)
 
 
 async def _cause(connection: Connection, event: Event) -> FailureRecord | None:
     """Look up what the message of an advisory failed by, where that was recorded."""
     if isinstance(event, FailureRecord):
         return event
-    return await failures.latest_record(
-        connection, event.stream, event.consumer, event.seq
-    )
+    try:
+        return await failures.latest_record(
+            connection, event.stream, event.consumer, event.seq
+        )
+    except QueueError as error:
+        # Worth telling all the same.
+        log.warning("events.unexplained", seq=event.seq, error=str(error))
+        return None
 
 
 def _as_json(event: Event, cause: FailureRecord | None) -> str:
@@ -127,7 +140,7 @@ def _as_json(event: Event, cause: FailureRecord | None) -> str:
         known = {name: getattr(cause, name, None) for name in named}
         # The advisory has an id of its own.
         fields = known | event.fields | {"job_id": known["id"]}
-    return orjson.dumps(fields).decode()
+    return as_json_line(fields)
 
 
 def _as_text(event: Event, cause: FailureRecord | None) -> str:

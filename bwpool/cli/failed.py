@@ -19,6 +19,7 @@ from bwpool.cli.common import (
     CommonSettings,
     Queue,
     Server,
+    as_json_line,
     complain,
     endpoint_of,
     execute,
@@ -149,8 +150,7 @@ def requeue(
             async for old, new in dead.requeue(connection, queue, chosen):
                 count += 1
                 if settings.json:
-                    line = orjson.dumps({"seq": old, "new_seq": new}).decode()
-                    print(line, flush=True)
+                    print(as_json_line({"seq": old, "new_seq": new}), flush=True)
         if not settings.json:
             print(f"{_jobs(count)} put back into the queue")
         return code
@@ -183,7 +183,7 @@ def drop(
             await dead.drop(connection, queue, chosen)
         if settings.json:
             for seq in chosen:
-                print(orjson.dumps({"seq": seq}).decode())
+                print(as_json_line({"seq": seq}))
         else:
             print(f"{_jobs(len(chosen))} removed")
         return code
@@ -249,13 +249,13 @@ async def _open_store(stack: AsyncExitStack, store: Path) -> Endpoint:
 def _show_list(jobs: list[Failed], *, as_json: bool) -> None:
     if as_json:
         for job in jobs:
-            print(orjson.dumps(job).decode())
+            print(as_json_line(job))
         return
     if not jobs:
         print("no job has failed")
     counts = Counter(job.kind for job in jobs)
     for kind, count in counts.most_common():
-        print(f"{kind}: {_jobs(count)}")
+        print(f"{printable(kind)}: {_jobs(count)}")
         for job in jobs:
             if job.kind == kind:
                 print(f"  {job.seq}  {_name(job)}: {printable(job.reason)}")
@@ -267,21 +267,21 @@ def _show_case(case: Case, *, as_json: bool) -> None:
         records = [orjson.loads(record.to_json()) for record in case.records]
         known = {name: getattr(case.failed, name) for name in Failed.__slots__}
         known |= {"payload": payload, "records": records}
-        print(orjson.dumps(known).decode())
+        print(as_json_line(known))
         return
     failed = case.failed
-    reason = printable(failed.reason)
-    print(f"{failed.seq}  {failed.kind}  {_name(failed)}: {reason}")
-    print(
-        f"subject   {case.message.subject}\nstored    {case.message.time.isoformat()}"
-    )
+    told = f"{failed.kind}  {_name(failed)}: {failed.reason}"
+    print(f"{failed.seq}  {printable(told)}")
+    print(f"subject   {printable(case.message.subject)}")
+    print(f"stored    {case.message.time.isoformat()}")
     print(f"payload   {printable(payload)}")
     for record in case.records:
-        print(
+        told = (
             f"attempt   {record.attempt} of {record.max_deliver}, "
             f"{record.time.isoformat(timespec='seconds')} on {record.host}, "
-            f"after {record.elapsed:g} s: {record.kind}: {printable(record.reason)}"
+            f"after {record.elapsed:g} s: {record.kind}: {record.reason}"
         )
+        print(printable(told))
         if (end := record.converter) is not None:
             print(
                 f"          converter {end.pid}, exit code {end.exitcode}, signal "

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 
-import orjson
-
 from bwpool.backfill.inputs import Inputs
 from bwpool.backfill.ledger import Ledger
-from bwpool.cli.common import printable
+from bwpool.cli.common import as_json_line, printable
 from bwpool.errors import JOB_ERRORS
 
 
@@ -17,7 +15,7 @@ def report_backfill(
 ) -> None:
     """Report on stdout, as JSON for machines or as a summary for people."""
     if as_json:
-        print(orjson.dumps(_summary(ledger, elapsed)).decode())
+        print(as_json_line(_summary(ledger, elapsed)))
         return
     for line in _lines(ledger, inputs, out, elapsed):
         # Names can hold anything, and stdout may speak less than Unicode.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import orjson
-
 from bwpool.cli.common import (
     DONE,
     DRIFTED,
@@ -14,10 +12,12 @@ from bwpool.cli.common import (
     CommonSettings,
     Queue,
     Server,
+    as_json_line,
     complain,
     endpoint_of,
     execute,
     flat,
+    printable_lines,
 )
 from bwpool.queue import topology
 from bwpool.queue.connection import Connection
@@ -90,8 +90,10 @@ def _report(todo: Plan, *, as_json: bool) -> None:
             }
             for change in todo.changes
         ]
-        print(orjson.dumps({"changes": changes, "notes": todo.notes}).decode())
-    elif todo.is_empty:
-        print("\n".join([*todo.notes, "everything is as it should be"]))
+        print(as_json_line({"changes": changes, "notes": todo.notes}))
+        return
+    if todo.is_empty:
+        told = "\n".join([*todo.notes, "everything is as it should be"])
     else:
-        print(todo)
+        told = str(todo)
+    print(printable_lines(told))

@@ -22,13 +22,15 @@ from bwpool.cli.common import (
     CommonSettings,
     Queue,
     Server,
+    as_json_line,
     endpoint_of,
     execute,
     flat,
     printable,
 )
 from bwpool.errors import ConfigError, InvalidJob
-from bwpool.job import check_advisory, check_id
+from bwpool.job import check_advisory, check_id, converted_id
+from bwpool.queue.advisories import read_advisory
 from bwpool.queue.connection import Connection
 from bwpool.queue.facts import (
     ConsumerFacts,
@@ -146,9 +148,9 @@ async def _submit(
 
 def _tell_stored(seq: int, job: Job, *, as_json: bool) -> None:
     if as_json:
-        print(orjson.dumps({"seq": seq, **job}).decode(), flush=True)
+        print(as_json_line({"seq": seq, **job}), flush=True)
     else:
-        print(seq, job["id"], job["image"], flush=True)
+        print(printable(f"{seq} {job['id']} {job['image']}"), flush=True)
 
 
 async def _submit_and_wait(
@@ -192,7 +194,7 @@ class _Following:
             _tell_stored(seq, job, as_json=False)
 
     def note_converted(self, payload: bytes) -> None:
-        self.ledger.convert(orjson.loads(payload)["id"], 0, 0)
+        self.ledger.convert(converted_id(payload) or "", 0, 0)
         self._news.set()
 
     def note_failed(self, payload: bytes) -> None:
@@ -200,8 +202,12 @@ class _Following:
         self._news.set()
 
     def note_death(self, payload: bytes) -> None:
+        try:
+            seq = read_advisory(payload).seq
+        except ValueError:
+            return  # whoever may publish there may publish nonsense
         # Where failures are recorded, the record came first.
-        job_id = self._ids.get(orjson.loads(payload)["stream_seq"], "")
+        job_id = self._ids.get(seq, "")
         self.ledger.fail(job_id, "unknown", "its deliveries ran out")
         self._news.set()
 
@@ -228,7 +234,7 @@ class _Following:
                 "kind": failure.kind if failure else None,
                 "reason": failure.reason if failure else None,
             }
-            print(orjson.dumps(end).decode(), flush=True)
+            print(as_json_line(end), flush=True)
         if failure:
             told = f"{failure.source}: {failure.kind}: {failure.reason}"
             print(printable(told), file=sys.stderr)

@@ -11,10 +11,20 @@ from typing import Any
 
 import orjson
 
+from bwpool.queue.shapes import Shape, check, read_time
 from bwpool.settings import QueueSettings
 
 _SUBJECT = "$JS.EVENT.ADVISORY.CONSUMER"
 _TYPE = "io.nats.jetstream.advisory.v1."
+_SHAPE: Shape = {
+    "type": str,
+    "id": str,
+    "timestamp": str,
+    "stream": str,
+    "consumer": str,
+    "stream_seq": int,
+    "deliveries": int,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +54,17 @@ def advisory_subjects(names: QueueSettings) -> tuple[str, ...]:
 def read_advisory(payload: bytes) -> Advisory:
     """Read one of these advisories; ValueError for anything else."""
     fields = orjson.loads(payload)
-    try:
-        kind = fields["type"].removeprefix(_TYPE)
-        if kind not in ("max_deliver", "terminated"):
-            raise ValueError(f"not an advisory of a lost message: {kind!r}")
-        return Advisory(
-            id=fields["id"],
-            time=datetime.fromisoformat(fields["timestamp"]),
-            stream=fields["stream"],
-            consumer=fields["consumer"],
-            seq=fields["stream_seq"],
-            deliveries=fields["deliveries"],
-            is_terminated=kind == "terminated",
-            fields=fields,
-        )
-    except (TypeError, LookupError, AttributeError) as error:
-        raise ValueError(f"not an advisory: {error}") from None
+    check(fields, _SHAPE)
+    kind = fields["type"].removeprefix(_TYPE)
+    if kind not in ("max_deliver", "terminated") or fields["stream_seq"] < 1:
+        raise ValueError("not an advisory of a lost message")
+    return Advisory(
+        id=fields["id"],
+        time=read_time(fields["timestamp"]),
+        stream=fields["stream"],
+        consumer=fields["consumer"],
+        seq=fields["stream_seq"],
+        deliveries=fields["deliveries"],
+        is_terminated=kind == "terminated",
+        fields=fields,
+    )

@@ -1,13 +1,12 @@
 """How a nats client is made: connect options, credentials, TLS, and plain refusals.
 
-Owns what is peculiar to nats-py: the defects mended here, and its errors' wording.
-Called by `connection` alone; knows no more of bwpool than `contexts` and the errors.
+Owns what is peculiar to nats-py's options and to its errors' wording. Called by
+`connection` alone; knows no more of bwpool than `contexts` and the errors.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import ssl
 from collections.abc import Callable
@@ -16,12 +15,11 @@ from typing import Any
 
 import nats.errors
 import structlog
-from nats.aio.client import Client, RawCredentials
-from nats.aio.msg import Msg
-from nats.protocol import parser
+from nats.aio.client import RawCredentials
 
 from bwpool.errors import ConfigError, QueueError
 from bwpool.queue.contexts import Credentials, Endpoint, Tls
+from bwpool.queue.mended import FLUSH_TIMEOUT, MendedClient
 
 log = structlog.get_logger()
 
@@ -34,16 +32,7 @@ PING_INTERVAL = 20.0
 """With two unanswered pings allowed, a silent server is left after a minute."""
 PENDING_BYTES = 8 * 1024 * 1024
 """What may be published while disconnected."""
-FLUSH_TIMEOUT = 10.0
-"""Seconds a publisher waits for a socket that takes nothing more."""
 CLOSE_TIMEOUT = 2.0
-
-# In nats-py's own patterns a vertical tab or a form feed ends a subject; the server
-# takes both for a part of it. A message on such a subject would reach another
-# subscription, or end the connection at each of its deliveries.
-_SUBJECT = rb"[ \t]+([^ \t\r\n]+)[ \t]+(\d+)[ \t]+(([^ \t\r\n]+)[ \t]+)?"
-parser.MSG_RE = re.compile(rb"\AMSG" + _SUBJECT + rb"(\d+)\r\n")
-parser.HMSG_RE = re.compile(rb"\AHMSG" + _SUBJECT + rb"(\d+)[ \t]+(\d+)\r\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,108 +45,6 @@ class Listener:
     """Disconnected."""
     forbidden: Callable[[str], None]
     """The server refused to publish or to subscribe, in its words, in lower case."""
-
-
-class MendedClient(Client):
-    """nats-py's client, with what breaks under load or a dead network mended.
-
-    So is what strangers can break: an exception while a message is taken apart would
-    end the reading task, and each redelivery the next one.
-    """
-
-    @property
-    def is_orphaned(self) -> bool:
-        """Whether a task without which it is dead has ended; nats-py tells nobody."""
-        if self.is_closed:
-            return False
-        tasks: tuple[asyncio.Task[Any] | None, ...] = (self._reconnection_task,)
-        if self.is_connected:
-            tasks = self._reading_task, self._flusher_task, self._ping_interval_task
-        return any(task is None or task.done() for task in tasks)
-
-    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
-        try:
-            return await super()._process_headers(headers)
-        except Exception as error:  # noqa: BLE001 - whatever it is: no headers then
-            log.debug("queue.headers_unreadable", error=repr(error))
-            return None
-
-    def _build_message(
-        self,
-        sid: int,
-        subject: bytes,
-        reply: bytes,
-        data: bytes,
-        headers: dict[str, str] | None,
-    ) -> Msg:
-        message: Msg
-        try:
-            message = super()._build_message(sid, subject, reply, data, headers)
-        except UnicodeDecodeError:
-            # As JetStream's API writes such a subject.
-            subject, reply = _as_utf8(subject), _as_utf8(reply)
-            message = super()._build_message(sid, subject, reply, data, headers)
-        return message
-
-    async def flush(self, timeout: float = FLUSH_TIMEOUT) -> None:
-        """Wait until the server has processed everything published before.
-
-        nats-py sends the PING ahead of what is still buffered, and returns at once
-        when disconnected: no barrier at all, also for what builds on it
-        (`Subscription.drain`).
-        """
-        if self.is_reconnecting:
-            raise nats.errors.ConnectionReconnectingError
-        try:
-            if self._pending and self._transport:
-                self._transport.writelines(self._pending)
-                self._pending = []
-                self._pending_data_size = 0
-            await super().flush(timeout)  # type: ignore[arg-type]
-        except RuntimeError as error:  # uvloop's word for a socket that is closed
-            raise nats.errors.ConnectionClosedError from error
-
-    async def _process_pong(self) -> None:
-        # A flush that was cancelled leaves its future behind, and setting the
-        # result of a finished future would end nats-py's read loop.
-        if self._pongs and self._pongs[0].done():
-            self._pongs[0] = asyncio.get_running_loop().create_future()
-        await super()._process_pong()
-
-    async def _attempt_reconnect(self) -> None:
-        # nats-py waits for the old socket to close, which it never does while a
-        # peer that is gone has not read what is buffered.
-        self.abort()
-        # An attempt that a later one overtakes trips over that one's future.
-        with contextlib.suppress(asyncio.InvalidStateError):
-            await super()._attempt_reconnect()
-
-    async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT002
-        # A reconnect under way can swallow its cancellation, and would then go on
-        # for ever and bring the closed client back to life.
-        task = self._reconnection_task
-        while task and task is not asyncio.current_task() and not task.done():
-            task.cancel()
-            await asyncio.wait([task], timeout=0.05)
-        await super()._close(status, do_cbs)
-
-    def _connect_command(self) -> bytes:
-        # nats-py would send the credentials in the clear when a server asked for
-        # with tls:// offers none.
-        server = self._current_server
-        wants_tls = server is not None and server.uri.scheme == "tls"
-        has_tls = self._server_info.get("tls_required")
-        if wants_tls and not (has_tls or self.options["tls_handshake_first"]):
-            raise nats.errors.SecureConnWantedError
-        return super()._connect_command()
-
-    def abort(self) -> None:
-        """Drop the socket and what it still holds."""
-        writer = getattr(self._transport, "_io_writer", None)
-        if writer is not None:
-            # asyncio's transports can't be aborted once they are all closed.
-            with contextlib.suppress(AttributeError):
-                writer.transport.abort()
 
 
 async def connect(endpoint: Endpoint, name: str, listener: Listener) -> MendedClient:
@@ -208,6 +95,7 @@ async def connect(endpoint: Endpoint, name: str, listener: Listener) -> MendedCl
                 inbox_prefix=endpoint.inbox_prefix,
                 **options,
             )
+        _require_pong(client)
     except (nats.errors.Error, OSError, TimeoutError) as error:
         await close(client)
         raise _explain_refusal(endpoint, [*failures, error]) from None
@@ -225,6 +113,11 @@ async def connect(endpoint: Endpoint, name: str, listener: Listener) -> MendedCl
     client.options["reconnect_time_wait"] = RECONNECT_WAIT
     client.options["connect_timeout"] = CONNECT_TIMEOUT
     return client
+
+
+def _require_pong(client: MendedClient) -> None:
+    if not client.is_connected:  # nats-py takes anything for an answer
+        raise nats.errors.Error("it answers a PING with something else")
 
 
 async def close(client: MendedClient, within: float | None = None) -> None:
@@ -334,7 +227,3 @@ def said(error: BaseException) -> str:
     """Return an error's text in lower case, without nats-py's prefix and quotes."""
     text = str(error) or type(error).__name__
     return re.sub(r"^nats: ", "", text).strip("'").lower()
-
-
-def _as_utf8(text: bytes) -> bytes:
-    return text.decode(errors="replace").encode()

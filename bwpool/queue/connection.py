@@ -21,15 +21,10 @@ import structlog
 from nats.aio.msg import Msg
 
 from bwpool.errors import ConfigError, QueueError
-from bwpool.queue.client import (
-    FLUSH_TIMEOUT,
-    Listener,
-    MendedClient,
-    close,
-    connect,
-    said,
-)
+from bwpool.queue.answers import read_answer, shape_of
+from bwpool.queue.client import Listener, close, connect, said
 from bwpool.queue.contexts import Endpoint
+from bwpool.queue.mended import FLUSH_TIMEOUT, MendedClient
 
 log = structlog.get_logger()
 
@@ -214,7 +209,8 @@ class Connection:
         """Ask JetStream and return its answer.
 
         `suffix` is what follows `$JS.API.`, `body` becomes JSON. Raises ApiError for
-        a refusal, QueueError where JetStream is off, silent or out of reach.
+        a refusal, QueueError where JetStream is off, silent, out of reach, or answers
+        with what makes no sense.
         """
         payload = b"" if body is None else orjson.dumps(body)
         subject = self.api_subject(suffix)
@@ -225,12 +221,12 @@ class Connection:
                 f"JetStream is not enabled at {self.endpoint}, or not for this "
                 "account: start the server with -js"
             ) from None
-        answer: dict[str, Any] = orjson.loads(reply.data)
+        answer = read_answer(subject, reply.data, shape_of(suffix))
         if (error := answer.get("error")) is not None:
             raise ApiError(
-                error.get("code", 0),
-                error.get("err_code", 0),
-                error.get("description", "no reason given"),
+                error.get("code") or 0,
+                error.get("err_code") or 0,
+                error.get("description") or "no reason given",
             )
         return answer
 
@@ -262,8 +258,10 @@ class Connection:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY):
                     await self._changed.wait()
-            if self.client.is_orphaned:
-                log.warning("queue.client_died", server=str(self.endpoint))
+            if reason := self.client.death:
+                log.warning(
+                    "queue.client_died", server=str(self.endpoint), reason=reason
+                )
                 await close(self.client, ORPHAN_CLOSE_WITHIN)
                 self._changed.set()
             if not self._changed.is_set():

@@ -175,7 +175,7 @@ def _fitted(current: Topology, desired: Topology) -> tuple[Topology, tuple[str, 
         return desired, ()
     notes = []
     subjects = list(failures["subjects"])
-    found = (current.failures or {}).get("subjects", [])
+    found = (current.failures or {}).get("subjects") or []
     if current.capturing and not set(ADVISORIES) <= set(found):
         subjects = [subject for subject in subjects if subject not in ADVISORIES]
         notes.append(

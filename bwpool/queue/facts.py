@@ -15,6 +15,8 @@ from bwpool.queue.drift import FAILURES_STREAM, filters
 from bwpool.settings import QueueSettings
 
 _NOT_FOUND = 404
+_ACK_WAIT = 30e9
+"""JetStream's own, in nanoseconds."""
 _SETUP = "run bwpool setup, or add --setup"
 
 
@@ -65,18 +67,19 @@ async def read_facts(connection: Connection, names: QueueSettings) -> ConsumerFa
         )
     config = consumer["config"]
     _check_kind(names, config)
+    # A server-side backoff replaces ack_wait, delivery by delivery.
+    waits = config.get("backoff") or [config.get("ack_wait") or _ACK_WAIT]
     return ConsumerFacts(
         stream=names.stream,
         name=names.consumer,
         subject=names.subject,
-        # A server-side backoff replaces ack_wait, delivery by delivery.
-        ack_wait=min(config.get("backoff") or [config["ack_wait"]]) / 1e9,
+        ack_wait=min(waits) / 1e9,
         max_deliver=config.get("max_deliver") or -1,
         max_ack_pending=config.get("max_ack_pending") or -1,
         filter_subjects=filters(config),
         stream_subjects=tuple(stream["config"].get("subjects") or ()),
         max_msg_bytes=stream["config"].get("max_msg_size") or -1,
-        duplicate_window=stream["config"].get("duplicate_window", 0) / 1e9,
+        duplicate_window=(stream["config"].get("duplicate_window") or 0) / 1e9,
         stream_created=stream["created"],
         created=consumer["created"],
         has_failures=await stream_info(connection, FAILURES_STREAM) is not None,
@@ -115,7 +118,7 @@ async def read_depth(connection: Connection, consumer: ConsumerFacts) -> Depth:
         pulls=info["num_waiting"],
         delivered=info["delivered"]["stream_seq"],
         created=info["created"],
-        is_paused=info.get("paused", False),
+        is_paused=bool(info.get("paused")),
     )
 
 
@@ -189,7 +192,7 @@ async def _stored_on(connection: Connection, names: QueueSettings, subject: str)
         count += sum(subjects.values())
         offset += len(subjects)
         # The server lists 100,000 subjects at a time.
-        if not subjects or offset >= info.get("total", 0):
+        if not subjects or offset >= (info.get("total") or 0):
             return count
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import orjson
-
 from bwpool.errors import QueueError, StorageUnavailable
+from bwpool.queue.answers import CONFIRMATION, read_answer
 from bwpool.queue.connection import Connection, NoResponders
 from bwpool.queue.drift import FAILURES_STREAM
 from bwpool.queue.messages import StoredMessage, get_message, messages_on
@@ -45,7 +44,8 @@ async def store(connection: Connection, record: FailureRecord) -> None:
         raise QueueError(
             f"there is no stream {FAILURES_STREAM} for failures: run bwpool setup"
         ) from None
-    if (error := orjson.loads(reply.data).get("error")) is not None:
+    answer = read_answer(subject, reply.data, CONFIRMATION)
+    if (error := answer.get("error")) is not None:
         raise QueueError(
             f"{FAILURES_STREAM} doesn't take a failure: {error.get('description')}"
         )
@@ -118,7 +118,10 @@ def _read(stored: StoredMessage, message: StoredMessage) -> FailureRecord | None
 
 
 def _parse(stored: StoredMessage) -> FailureRecord | None:
+    """Read what somebody stored as a record, if it is one of the message it names."""
     try:
-        return FailureRecord.from_json(stored.payload)
+        record = FailureRecord.from_json(stored.payload)
     except ValueError:
         return None
+    subject = _subject(record.stream, record.consumer, record.seq)
+    return record if stored.subject == subject else None

@@ -13,10 +13,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from bwpool.queue.answers import malformed
 from bwpool.queue.connection import ApiError, Connection
+from bwpool.queue.shapes import read_time
 
 NOT_FOUND = 404
 """JetStream's code for a stream, sequence or subject that is not there."""
+
+_LAST = 2**63 - 1
+"""No stream comes that far."""
 
 GONE = 10057
 """JetStream's error code for deleting what is not there."""
@@ -46,13 +51,17 @@ async def get_message(
 
     Queries: `{"seq": n}`, `{"last_by_subj": s}`, `{"seq": n, "next_by_subj": s}`.
     """
+    suffix = f"STREAM.MSG.GET.{stream}"
     try:
-        answer = await connection.api(f"STREAM.MSG.GET.{stream}", query)
+        answer = await connection.api(suffix, query)
     except ApiError as error:
         if error.code != NOT_FOUND:
             raise
         return None
-    return _read(answer["message"])
+    try:
+        return _read(answer["message"], query.get("seq", 1))
+    except ValueError as error:
+        raise malformed(connection.api_subject(suffix), error) from None
 
 
 async def messages_on(
@@ -80,13 +89,17 @@ async def delete_message(connection: Connection, stream: str, seq: int) -> None:
             raise
 
 
-def _read(message: dict[str, Any]) -> StoredMessage:
+def _read(message: dict[str, Any], first: int) -> StoredMessage:
+    """Read a message whose sequence is `first` at least; ValueError if it can't be."""
+    if not first <= message["seq"] <= _LAST:
+        # Whoever walks on from there would never come to an end.
+        raise ValueError(f"message.seq is {message['seq']}")
     return StoredMessage(
         seq=message["seq"],
         subject=message["subject"],
-        payload=base64.b64decode(message.get("data", "")),
-        headers=_read_headers(base64.b64decode(message.get("hdrs", ""))),
-        time=datetime.fromisoformat(message["time"]),
+        payload=base64.b64decode(message.get("data") or ""),
+        headers=_read_headers(base64.b64decode(message.get("hdrs") or "")),
+        time=read_time(message["time"]),
         stored=nanoseconds(message["time"]),
     )
 

@@ -13,14 +13,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
 
-import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from bwpool.errors import InvalidJob, QueueError
+from bwpool.queue.answers import CONFIRMATION, read_answer
 from bwpool.queue.connection import Connection
 from bwpool.queue.requeue import MSG_ID, header_bytes
 
@@ -235,9 +234,12 @@ def _read(reply: Msg, subject: str) -> Outcome | QueueError:
     if not reply.data:
         # Only the server's own status 503 is empty.
         return _NotNow(f"no stream stores {subject}: run bwpool setup")
-    answer: dict[str, Any] = orjson.loads(reply.data)
+    try:
+        answer = read_answer(subject, reply.data, CONFIRMATION)
+    except QueueError as malformed:
+        return malformed
     if (error := answer.get("error")) is None:
-        return Stored(answer["seq"], answer.get("duplicate", False))
+        return Stored(answer["seq"], bool(answer.get("duplicate")))
     if error.get("err_code") == _TOO_LARGE:
         return InvalidJob("the job has more bytes than the stream's max_msg_size")
     kind = _NotNow if error.get("err_code") in _NOT_NOW else QueueError

@@ -14,6 +14,8 @@ from typing import Any
 
 import orjson
 
+from bwpool.queue.shapes import Shape, check, read_time
+
 _TAIL_CHARACTERS = 1000
 """What is kept of long texts in a record that has no room for them."""
 
@@ -67,25 +69,24 @@ class FailureRecord:
 
     @classmethod
     def from_json(cls, data: bytes) -> FailureRecord:
-        """Read a stored record; raises ValueError for anything else."""
+        """Read a stored record; raises ValueError for anything else.
+
+        Whoever may publish may store one: every field is looked at. Fields that a
+        later version may have added are left out.
+        """
         values = orjson.loads(data)
-        if not isinstance(values, dict) or values.pop("v", None) != 1:
+        check(values, _SHAPE)
+        if values["v"] != 1 or values["seq"] < 1:
             raise ValueError("not a failure record of version 1")
-        payload, encoded = values.pop("payload", None), values.pop("payload_b64", None)
-        try:
-            if encoded is not None:
-                payload = base64.b64decode(encoded)
-            elif payload is not None:
-                payload = payload.encode()
-            converter = values.pop("converter", None)
-            return cls(
-                time=datetime.fromisoformat(values.pop("time")),
-                payload=payload,
-                converter=converter and ConverterEnd(**converter),
-                **values,
-            )
-        except (TypeError, LookupError, AttributeError) as error:
-            raise ValueError(f"not a failure record: {error}") from None
+        end = values.get("converter")
+        known = {name: values.get(name) for name in _PLAIN}
+        return cls(
+            **known,
+            time=read_time(values["time"]),
+            payload=_read_payload(values),
+            converter=end
+            and ConverterEnd(**{n: end[n] for n in _END if end.get(n) is not None}),
+        )
 
 
 def write_fitting(record: FailureRecord, max_bytes: int) -> bytes:
@@ -101,6 +102,45 @@ def write_fitting(record: FailureRecord, max_bytes: int) -> bytes:
     )
     data = short.to_json()
     return data if len(data) <= max_bytes else replace(short, payload=None).to_json()
+
+
+_SHAPE: Shape = {
+    "v": int,
+    "stream": str,
+    "consumer": str,
+    "seq": int,
+    "attempt": int,
+    "max_deliver": int,
+    "final": bool,
+    "kind": str,
+    "reason": str,
+    "id?": str,
+    "image?": str,
+    "subject": str,
+    "payload?": str,
+    "payload_b64?": str,
+    "time": str,
+    "host": str,
+    "elapsed": float,
+    "converter?": {
+        "pid": int,
+        "exitcode?": int,
+        "signal?": int,
+        "max_rss_bytes?": int,
+        "stderr?": str,
+    },
+}
+_END = [each.name for each in fields(ConverterEnd)]
+_OWN_WAY = ("time", "payload", "converter")
+_PLAIN = [each.name for each in fields(FailureRecord) if each.name not in _OWN_WAY]
+"""The fields that are as they are written."""
+
+
+def _read_payload(values: dict[str, Any]) -> bytes | None:
+    payload, encoded = values.get("payload"), values.get("payload_b64")
+    if encoded is not None:
+        return base64.b64decode(encoded)
+    return None if payload is None else payload.encode()
 
 
 def _write_payload(payload: bytes | None) -> dict[str, str | None]:

@@ -157,7 +157,7 @@ async def apply(connection: Connection, todo: Plan) -> None:
 async def _capturing(connection: Connection, subject: str) -> list[str]:
     """List the streams of others that overlap with `subject`."""
     answer = await connection.api("STREAM.NAMES", {"subject": subject})
-    return [name for name in answer["streams"] or () if name != FAILURES_STREAM]
+    return [name for name in answer.get("streams") or () if name != FAILURES_STREAM]
 
 
 async def _apply(connection: Connection, todo: Plan, kind: Kind) -> None:

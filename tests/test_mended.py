@@ -13,10 +13,10 @@ from nats.aio.msg import Msg
 from nats.protocol import parser
 from servers import Wire, publish_raw
 
-from bwpool.queue.client import MendedClient
 from bwpool.queue.connection import Connection
 from bwpool.queue.contexts import Endpoint
 from bwpool.queue.lease import read_lease
+from bwpool.queue.mended import MendedClient
 
 
 @pytest.fixture
