@@ -64,7 +64,12 @@ class Stalled:
     error: JobError
 
 
-Verdict = Completed | Retried | Spent | Failed | Terminated | Stalled
+@dataclass(frozen=True, slots=True)
+class HandedBack:
+    """Not tried here, or not to its end: somebody else shall have it, uncharged."""
+
+
+Verdict = Completed | Retried | Spent | Failed | Terminated | Stalled | HandedBack
 
 
 def judge(outcome: Converted | JobError, attempt: int, max_deliver: int) -> Verdict:

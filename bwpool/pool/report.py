@@ -11,12 +11,17 @@ from bwpool.pool.slot import Death
 
 
 @dataclass(frozen=True, slots=True)
+class NotBegun:
+    """The pool hands a job back: it was not tried, or what was tried does not count."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What became of a job in the pool."""
 
-    outcome: Converted | JobError | None
-    """None: handed back, untouched or at least uncharged."""
+    outcome: Converted | JobError | NotBegun
     elapsed: float
+    """Seconds of converting."""
     pid: int | None = None
     """The converter's process."""
     death: Death | None = None

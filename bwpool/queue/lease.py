@@ -7,6 +7,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+MSG_ID = "Nats-Msg-Id"
+COPY_OF = "rq:"
+"""Begins the id of a message that was put back; see `requeue`."""
+
 RESCUED = "Bwpool-Rescued"
 """The header of a job that was put back once because its deliveries ran out without
 a failure of its own."""
@@ -47,6 +51,11 @@ class Lease:
     def is_rescued(self) -> bool:
         """Whether this job was put back once already."""
         return RESCUED in self.headers
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether this message was put back once, in place of an older one."""
+        return self.headers.get(MSG_ID, "").startswith(COPY_OF)
 
     def renew(self, delivery: Lease) -> None:
         """Take over a redelivery of the same message."""
