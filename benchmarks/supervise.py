@@ -94,7 +94,7 @@ async def supervise(url: str, work: Work) -> int:
         RunSettings(),
         load=load_conversion if work.seconds is None else load_for(work.seconds),
     ) as supervisor:
-        supervisor.deliveries.on_settled = stamps.note
+        supervisor.deliveries.on_settled.append(stamps.note)
         asyncio.get_running_loop().call_soon(stamps.print)  # the signals are heeded
         return await until_stopped(supervisor, is_burst=False)
 

@@ -93,6 +93,7 @@ class Lookout:
         if now != before:
             log.warning("queue.changed", **_differences(before, now))
         self._parts.consumer = now
+        self._deliveries.adopt(now)
         self._outbox.ack_wait = now.ack_wait
         self._outbox.release()
         self._puller.renew()

@@ -97,7 +97,11 @@ def is_last(attempt: int, max_deliver: int) -> bool:
 
 
 def backoff(attempt: int) -> float:
-    """Seconds to wait after the failure of delivery number `attempt`, with jitter."""
+    """Seconds to wait after the failure of delivery number `attempt`."""
     # The exponent's own ceiling keeps an unlimited consumer from overflowing.
-    delay: float = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempt - 1, 16))
+    return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(attempt - 1, 16))
+
+
+def with_jitter(delay: float) -> float:
+    """Make a delay differ a little from that of its neighbours."""
     return delay * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret

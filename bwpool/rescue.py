@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import structlog
 
-from bwpool.policy import is_last
 from bwpool.queue import failures
 from bwpool.queue.connection import Connection
 from bwpool.queue.facts import ConsumerFacts
@@ -19,16 +18,6 @@ from bwpool.queue.requeue import put_back, remove_original
 RESCUED_ONCE = {RESCUED: "1"}
 
 log = structlog.get_logger()
-
-
-def may_be_innocent(lease: Lease, max_deliver: int) -> bool:
-    """Whether crashes of supervisors may have used up this message's deliveries.
-
-    That must be asked, but no more than once a job.
-    """
-    # The last but one as well: a crash on the way leaves another chance.
-    is_late = is_last(lease.attempt + 1, max_deliver)
-    return is_late and lease.attempt > 1 and not lease.is_rescued
 
 
 async def has_failed(

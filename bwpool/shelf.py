@@ -1,8 +1,9 @@
 """The shelf: jobs whose outputs can't be stored, or sources not read, just now.
 
 Trouble with storage is the supervisor's and not the jobs'. While there is any, nothing
-more is pulled, and what is held already waits here. Called by `deliveries`, which
-converts and hands back, and by the supervisor, which asks how much to pull.
+more is pulled, and what is held already waits here, known by its key. Called by
+`deliveries`, which converts and hands over, and by the supervisor, which asks how much
+to pull.
 """
 
 from __future__ import annotations
@@ -11,15 +12,14 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import structlog
 
 from bwpool.background import Background, pauses
 from bwpool.errors import JobError, StorageUnavailable
-from bwpool.job import Converted, Job
-from bwpool.pool.report import Report
-from bwpool.queue.lease import Lease
+from bwpool.job import Converted
+from bwpool.pool.report import NotBegun
+from bwpool.queue.lease import Key
 
 HOLD = 120.0
 """Seconds for which jobs are held while the storage as a whole is away; after that
@@ -32,13 +32,7 @@ that comes and goes would otherwise take jobs from supervisors that are well."""
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A job on the shelf, and what it met."""
-
-    lease: Lease
-    job: Job
-    report: Report
+Outcome = Converted | JobError | NotBegun
 
 
 class Shelf:
@@ -52,24 +46,30 @@ class Shelf:
     def __init__(
         self,
         probe: Callable[[], None],
-        convert: Callable[[Lease, Job], asyncio.Future[Report]],
-        hand_back: Callable[[Lease], None],
+        convert: Callable[[Key], None],
+        hand_over: Callable[[Key], None],
     ) -> None:
-        """`probe` raises StorageUnavailable and may block; `convert` begins a job."""
+        """Keep nothing yet.
+
+        `probe` raises StorageUnavailable and may block; after `convert` the outcome is
+        told to `note`.
+        """
         self.is_stalled = False
         """Whether nothing can be stored or read, as far as known."""
         self.on_stall: Callable[[], None] = lambda: None
         """Called when nothing more may be delivered."""
         self._probe = probe
         self._convert = convert
-        self._hand_back = hand_back
-        self._kept: deque[Kept] = deque()
+        self._hand_over = hand_over
+        self._kept: deque[Key] = deque()
         self._keeps_one = False
         """Whether others were handed back, and so are those that fail from now on."""
         self._wants_another = False
         """Whether the one to try with should be replaced."""
-        self._tried: Lease | None = None
+        self._tried: Key | None = None
         """What is converted again at the moment."""
+        self._outcome: asyncio.Future[Outcome]
+        """What comes of that."""
         self._is_waiting = False
         self._pauses = pauses()
         self._since = 0.0
@@ -82,14 +82,13 @@ class Shelf:
             return int(self._wants_another and wanted > 0 and held < 2)
         return max(0, wanted - len(self._kept))
 
-    def put(self, kept: Kept) -> None:
-        """Keep a job; the first one begins the waiting for better times."""
-        self._kept.append(kept)
+    def put(self, key: Key, error: JobError) -> None:
+        """Keep a job that met `error`; the first one begins the waiting."""
+        self._kept.append(key)
         self._wants_another = False
-        if not self.is_stalled and kept.lease is not self._tried:
+        if not self.is_stalled and key != self._tried:
             self.is_stalled = True
-            assert isinstance(kept.report.outcome, JobError)
-            log.error("storage.unavailable", reason=kept.report.outcome.reason)
+            log.error("storage.unavailable", reason=error.reason)
             self.on_stall()
         if self._keeps_one:
             self._hand_back_all_but(1)
@@ -97,14 +96,23 @@ class Shelf:
             self._is_waiting = True
             self._background.start(self._await_storage())
 
-    def clear(self) -> list[Kept]:
+    def clear(self) -> list[Key]:
         """Return all that is kept, which is then somebody else's."""
         kept = list(self._kept)
         self._kept.clear()
         return kept
 
-    def note_success(self) -> None:
-        """An output was stored: so can be others, if not all that are kept."""
+    def note(self, key: Key, outcome: Outcome) -> None:
+        """Take note of a conversion's outcome.
+
+        Where an output was stored, others can be, if not all that are kept.
+        """
+        if key == self._tried and not self._outcome.done():
+            self._outcome.set_result(outcome)
+        if isinstance(outcome, Converted):
+            self._note_success()
+
+    def _note_success(self) -> None:
         if self.is_stalled:
             log.info("storage.available")
             self.is_stalled = self._keeps_one = self._wants_another = False
@@ -145,28 +153,27 @@ class Shelf:
     async def _try_one(self) -> None:
         """Convert jobs until one tells whether the others can be stored."""
         while self._kept:
-            kept = self._kept.popleft()
-            outcome = await self._retry(kept)
-            match outcome:
+            match await self._retry(self._kept.popleft()):
                 case Converted():
                     break
-                case StorageUnavailable():
+                case StorageUnavailable() as outcome:
                     self._fail(outcome)
                     return
-                case None:  # withdrawn
+                case NotBegun():
                     return
-        self.note_success()
-        for kept in self.clear():
-            self._convert(kept.lease, kept.job)
+        self._note_success()
+        for key in self.clear():
+            self._convert(key)
 
-    async def _retry(self, kept: Kept) -> Converted | JobError | None:
+    async def _retry(self, key: Key) -> Outcome:
         """Convert a job again; if it fails once more, it is back on the shelf."""
-        self._tried = kept.lease
+        self._tried = key
+        self._outcome = asyncio.get_running_loop().create_future()
         try:
-            report = await asyncio.shield(self._convert(kept.lease, kept.job))
+            self._convert(key)
+            return await self._outcome
         finally:
             self._tried = None
-        return report.outcome
 
     def _fail(self, error: StorageUnavailable) -> None:
         """Let other supervisors have what is kept; one job stays while we are stalled.
@@ -184,4 +191,4 @@ class Shelf:
     def _hand_back_all_but(self, count: int) -> None:
         self._keeps_one = self.is_stalled
         while len(self._kept) > count:
-            self._hand_back(self._kept.popleft().lease)
+            self._hand_over(self._kept.popleft())

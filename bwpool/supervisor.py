@@ -20,6 +20,7 @@ from bwpool.queue.outbox import Outbox
 from bwpool.queue.patience import insist
 from bwpool.queue.puller import Puller
 from bwpool.settings import RunSettings
+from bwpool.settlement import Tally, log_completion
 
 EXTEND_AFTER = 1 / 3
 """The share of the ack wait after which a held lease is extended."""
@@ -50,7 +51,9 @@ class Supervisor:
             ack_wait=parts.consumer.ack_wait,
             on_acked=self._acked,
         )
+        self.tally = Tally()
         self.deliveries = Deliveries(parts, self._outbox)
+        self.deliveries.on_settled += [log_completion, self.tally]
         self._puller = Puller(
             parts.connection,
             parts.consumer,

@@ -11,21 +11,11 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from bwpool.errors import (
-    BadImage,
-    ConversionFailed,
-    JobError,
-    SourceMissing,
-    StorageUnavailable,
-)
-from bwpool.job import Converted
-from bwpool.lifecycle import (
+from bwpool.delivery import (
     NOTHING_PAST,
     Ack,
     Acked,
-    Answered,
     Ask,
-    Cleared,
     ClearUp,
     Complain,
     Convert,
@@ -34,23 +24,28 @@ from bwpool.lifecycle import (
     Disowned,
     Facts,
     Keep,
-    Leaving,
     Nak,
     Past,
     PutBack,
     RecordFailure,
-    Recorded,
     Redelivered,
     Remember,
     Reported,
     Requeue,
     Settle,
     State,
-    StorageBack,
     Term,
     Thrown,
-    step,
 )
+from bwpool.errors import (
+    BadImage,
+    ConversionFailed,
+    JobError,
+    SourceMissing,
+    StorageUnavailable,
+)
+from bwpool.job import Converted
+from bwpool.lifecycle import step
 from bwpool.policy import Completed, Failed, Retried, Spent, Terminated, is_last
 
 CHARGES = (Retried, Spent, Failed, Terminated)

@@ -23,6 +23,7 @@ from bwpool.errors import (
 )
 from bwpool.job import Converted, Job
 from bwpool.pool.pool import Pool, PoolError
+from bwpool.pool.report import NotBegun
 from bwpool.settings import Amount, ConvertSettings
 
 
@@ -224,8 +225,8 @@ async def test_abandoned_jobs_come_back_uncharged():
         waiting = pool.submit(job("ok-1"))
         pool.abandon()
 
-        assert (await sleeping).outcome is None
-        assert (await waiting).outcome is None
+        assert (await sleeping).outcome == NotBegun()
+        assert (await waiting).outcome == NotBegun()
 
 
 async def test_memory_has_a_ceiling():
@@ -344,6 +345,7 @@ import asyncio, sys
 sys.path.insert(0, {tests!r})
 import psutil, workloads
 from bwpool.pool.pool import Pool
+from bwpool.pool.report import NotBegun
 from bwpool.job import Job
 from bwpool.settings import ConvertSettings
 

@@ -83,8 +83,8 @@ class Run:
         )
 
     async def _work(self) -> None:
-        self._supervisor.deliveries.on_settled = partial(
-            account.enter_settlement, self._ledger, self._images
+        self._supervisor.deliveries.on_settled.append(
+            partial(account.enter_settlement, self._ledger, self._images)
         )
         to_do = await self._prepare()
         running = asyncio.ensure_future(self._supervisor.run())

@@ -109,7 +109,7 @@ async def until_stopped(supervisor: Supervisor, *, is_burst: bool) -> int:
     is_orderly = await supervisor.run()
     if not is_orderly:
         return FAILED
-    if is_burst and (was_interrupted or supervisor.deliveries.tally.failed):
+    if is_burst and (was_interrupted or supervisor.tally.failed):
         return FAILED
     return DONE
 

@@ -22,7 +22,7 @@ from bwpool.errors import (
 )
 from bwpool.job import Job
 from bwpool.pool.converter import Load, load_conversion
-from bwpool.pool.report import Report, report_of
+from bwpool.pool.report import NotBegun, Report, report_of
 from bwpool.pool.slot import Death, Slot
 from bwpool.pool.wire import Answer, Message, Order, Ready, Tired, Unstarted
 from bwpool.settings import ConvertSettings
@@ -176,7 +176,7 @@ class Pool:
         for slot in self._slots:
             self._take_back(slot)
         for held in self._waiting:
-            _resolve(held, Report(None, 0.0))
+            _resolve(held, Report(NotBegun(), 0.0))
         self._waiting.clear()
 
     def abandon(self) -> None:
@@ -254,7 +254,7 @@ class Pool:
     def _return(self, held: _Held) -> None:
         """Let a job that nobody began wait again, or hand it back."""
         if self._is_withdrawn:
-            _resolve(held, Report(None, 0.0))
+            _resolve(held, Report(NotBegun(), 0.0))
         else:
             self._waiting.appendleft(held)
 
@@ -287,7 +287,7 @@ class Pool:
         for tag in reversed(slot.orders):
             held = self._ordered.pop(tag)
             if self._is_closing:
-                _resolve(held, Report(None, 0.0))
+                _resolve(held, Report(NotBegun(), 0.0))
             elif tag == suspect and (is_known or held.reruns >= MAX_RERUNS):
                 _resolve(held, report_of(death, cause, self._timeout))
             else:

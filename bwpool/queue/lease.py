@@ -16,9 +16,13 @@ RESCUED = "Bwpool-Rescued"
 a failure of its own."""
 
 
+Key = tuple[int, int]
+"""A message's sequence in the stream and when it was stored, in nanoseconds."""
+
+
 @dataclass(slots=True)
 class Lease:
-    """One delivery. A redelivery of the same message renews it."""
+    """One delivery of a message."""
 
     seq: int
     """The message's sequence in the stream."""
@@ -34,11 +38,9 @@ class Lease:
     headers: Mapping[str, str]
     extended: float = field(default_factory=time.monotonic)
     """When its ack wait last began, by our own clock."""
-    is_void: bool = False
-    """Whether its stream is gone: under its name may be another message now."""
 
     @property
-    def key(self) -> tuple[int, int]:
+    def key(self) -> Key:
         """What identifies the message."""
         return self.seq, self.stored
 
@@ -56,12 +58,6 @@ class Lease:
     def is_copy(self) -> bool:
         """Whether this message was put back once, in place of an older one."""
         return self.headers.get(MSG_ID, "").startswith(COPY_OF)
-
-    def renew(self, delivery: Lease) -> None:
-        """Take over a redelivery of the same message."""
-        self.attempt = delivery.attempt
-        self.reply = delivery.reply
-        self.extended = delivery.extended
 
 
 def read_lease(

@@ -100,8 +100,6 @@ class Outbox:
 
     def ack(self, lease: Lease) -> None:
         """Acknowledge `lease`; `on_acked` follows when the server has confirmed it."""
-        if lease.is_void:
-            return
         self._count += 1
         token = str(self._count)
         self._unconfirmed[token] = _Unconfirmed(lease, time.monotonic())
@@ -113,15 +111,15 @@ class Outbox:
         if delay:
             payload += b" " + orjson.dumps({"delay": int(delay * 1e9)})
         expires = lease.extended + self.ack_wait
-        self._tell(lease, _Note(lease.reply, payload, expires=expires))
+        self._tell(_Note(lease.reply, payload, expires=expires))
 
     def term(self, lease: Lease) -> None:
         """Have the message removed, undone; bare, as servers before 2.10.4 want it."""
-        self._tell(lease, _Note(lease.reply, _TERM))
+        self._tell(_Note(lease.reply, _TERM))
 
     def extend(self, lease: Lease) -> None:
         """Begin the ack wait of `lease` anew, unless the connection is down."""
-        if self._connection.is_up and not lease.is_void:
+        if self._connection.is_up:
             lease.extended = time.monotonic()
             self._extensions.append(_Note(lease.reply, _EXTEND))
             self._wake.set()
@@ -174,17 +172,16 @@ class Outbox:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
-    def _tell(self, lease: Lease, note: _Note) -> None:
-        if not lease.is_void:
-            note.settles = True
-            self._add(note)
+    def _tell(self, note: _Note) -> None:
+        note.settles = True
+        self._add(note)
 
     def _add(self, note: _Note) -> None:
         self._notes.append(note)
         self._wake.set()
 
     def _send_ack(self, token: str, lease: Lease) -> None:
-        self._tell(lease, _Note(lease.reply, _ACK, reply=token))
+        self._tell(_Note(lease.reply, _ACK, reply=token))
 
     async def _run(self) -> None:
         while True:
