@@ -1,7 +1,7 @@
 """A job, as it arrives in a message, and what becomes of one conversion.
 
 Pure: bytes in, values out. Called by the supervisor (to read a message) and by
-`pool` and `convert` (to speak about it); imports nothing but the errors.
+`pool` and `convert` (to speak about it).
 """
 
 from __future__ import annotations
@@ -13,19 +13,8 @@ from typing import Any
 import orjson
 
 from bwpool.errors import InvalidJob
-
-METHODS = (
-    "floyd-steinberg",
-    "blue-noise",
-    "threshold",
-    "otsu",
-    "sauvola",
-    "gray",
-)
-"""The ways from gray to black and white; `gray` stops at gray."""
-
-FORMATS = ("same", "jpg", "png", "tiff", "webp")
-"""What an output can be encoded as; `same` follows the source's name."""
+from bwpool.formats import format_choices
+from bwpool.methods import METHODS
 
 MAX_ID_CHARACTERS = 200
 MAX_SUBJECT_BYTES = 255
@@ -47,9 +36,9 @@ class Job:
     advisory: str | None = None
     """The subject to tell when the output is stored."""
     method: str | None = None
-    """One of `METHODS`; None leaves it to the settings."""
+    """A key of `METHODS`; None leaves it to the settings."""
     format: str | None = None
-    """One of `FORMATS`; None leaves it to the settings."""
+    """One of `format_choices()`; None leaves it to the settings."""
     quality: int | None = None
     """JPEG and WebP quality, 1 to 100; None leaves it to the settings."""
 
@@ -89,8 +78,8 @@ def parse_job(
         id=_text(fields, "id"),
         image=_text(fields, "image"),
         advisory=fields.get("advisory") or None,
-        method=_choice(fields, "method", METHODS),
-        format=_choice(fields, "format", FORMATS),
+        method=_choice(fields, "method", tuple(METHODS)),
+        format=_choice(fields, "format", format_choices()),
         quality=_quality(fields),
     )
     check_id(job.id)

@@ -14,14 +14,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from bwpool.errors import ConfigError
+from bwpool.formats import SAME, format_choices
+from bwpool.methods import DEFAULT_METHOD, METHODS
 
-Method = Literal[
-    "floyd-steinberg", "blue-noise", "threshold", "otsu", "sauvola", "gray"
-]
-Format = Literal["same", "jpg", "png", "tiff", "webp"]
+if TYPE_CHECKING:
+    MethodName = str
+    FormatName = str
+else:  # what the command line takes for the choices that an option has
+    MethodName = Literal[tuple(METHODS)]
+    FormatName = Literal[format_choices()]
 
 _AMOUNT = re.compile(
     r"([0-9]+(?:\.[0-9]*)?(?:e[0-9]+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE
@@ -163,9 +167,9 @@ class ConvertSettings:
 
     out: str = ""
     """The folder that outputs go to."""
-    method: Method = "floyd-steinberg"
+    method: MethodName = DEFAULT_METHOD
     """The way from gray to black and white, for jobs that name none."""
-    format: Format = "same"
+    format: FormatName = SAME
     """What to encode as, for jobs that name none; `same` follows the source."""
     quality: int = 75
     """JPEG and WebP quality, 1 to 100, for jobs that name none."""

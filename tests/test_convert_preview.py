@@ -11,7 +11,7 @@ from PIL import Image
 
 from bwpool.convert.preview import preview
 from bwpool.errors import BadImage, SourceRefused
-from bwpool.job import METHODS
+from bwpool.methods import METHODS
 
 
 @pytest.mark.parametrize("name", ["baseline.jpg", "sixteen.png", "picture.avif"])

@@ -19,7 +19,7 @@ from PIL import Image, ImageSequence
 
 from bwpool.convert import colour, convert, directories, prepare, sauvola
 from bwpool.errors import BadImage, InvalidJob, LimitExceeded
-from bwpool.job import METHODS
+from bwpool.methods import METHODS
 from bwpool.settings import ConvertSettings
 
 FORMATS = ("jpg", "png", "tiff", "webp")

@@ -93,6 +93,14 @@ def test_the_settings_are_rendered():
     assert (ROOT / "docs/settings.md").read_text() == render()
 
 
+def test_the_table_of_methods_is_rendered():
+    """`python docs/render_methods.py` has been run since they changed."""
+    render = runpy.run_path(str(ROOT / "docs/render_methods.py"))["render"]
+
+    assert "| `floyd-steinberg` | " in README
+    assert render(README) == README
+
+
 @pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 def test_links_lead_somewhere(page):
     """Those to files of ours."""

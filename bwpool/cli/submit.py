@@ -40,7 +40,7 @@ from bwpool.queue.facts import (
 )
 from bwpool.queue.publish import Message, publish
 from bwpool.queue.watch import watching
-from bwpool.settings import Format, Method, QueueSettings, ServerSettings
+from bwpool.settings import FormatName, MethodName, QueueSettings, ServerSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +51,9 @@ class SubmitSettings:
     """The job's id, for a single image; random hex if not given."""
     advisory: str | None = None
     """The subject to tell when an image is converted."""
-    method: Method | None = None
+    method: MethodName | None = None
     """The way from gray to black and white; the supervisor's if not given."""
-    format: Format | None = None
+    format: FormatName | None = None
     """What to encode as; the supervisor's if not given."""
     quality: int | None = None
     """JPEG and WebP quality; the supervisor's if not given."""

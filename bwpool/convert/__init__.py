@@ -5,6 +5,9 @@ processes, and by `bwpool preview` (whose sheet is made in `convert.preview`); t
 supervisor must never import it.
 """
 
+from bwpool.convert.functions import find_all
 from bwpool.convert.pipeline import convert, prepare
 
 __all__ = ["convert", "prepare"]
+
+find_all()  # what is missing is missed now, not at the first job that needs it

@@ -13,32 +13,43 @@ from numpy.typing import NDArray
 
 from bwpool.convert import sauvola
 from bwpool.convert.dither import HAVE_KERNEL, Diffuser, floyd_steinberg
+from bwpool.convert.functions import find
 from bwpool.convert.mask import SIDE, thresholds
 from bwpool.convert.plan import Page, Plan, Rows, Unit
+from bwpool.methods import METHODS, Method
 
 MIDDLE = 128
 """The lowest gray that `threshold` makes white."""
 
-Method = Callable[[Page, Unit], Iterator[Rows]]
+Function = Callable[[Page, Unit], Iterator[Rows]]
 """Takes a gray page; yields rows of black and white."""
 
 
 def prepare(method: str) -> None:
     """Load what `method` needs, so that the first picture needn't wait for it."""
     blank = Page(16, 16, None, lambda: iter((np.zeros((16, 16), np.uint8),)))
-    if method in METHODS:
-        list(METHODS[method](blank, "bit"))
+    if function := _function(METHODS[method]):
+        list(function(blank, "bit"))
 
 
 def bilevel(plan: Plan, pages: Iterator[Page]) -> Iterator[Page]:
-    """Turn gray pages into pages of black and white; `gray` leaves them as they are."""
-    method = METHODS.get(plan.method)
+    """Turn gray pages into black and white, unless the method leaves them gray."""
+    function = _function(plan.method)
     for page in pages:
-        yield page if method is None else _screened(page, method, plan.unit)
+        yield page if function is None else _screened(page, function, plan.unit)
 
 
-def _screened(page: Page, method: Method, unit: Unit) -> Page:
-    return page.with_strips(lambda: method(page, unit))
+def _function(method: Method) -> Function | None:
+    if method.function is None:
+        return None
+    function: Function = find(method.function)
+    if not method.is_whole:
+        return function
+    return lambda page, unit: function(page.in_one_piece(), unit)
+
+
+def _screened(page: Page, function: Function, unit: Unit) -> Page:
+    return page.with_strips(lambda: function(page, unit))
 
 
 def diffuse(page: Page, unit: Unit) -> Iterator[Rows]:
@@ -118,12 +129,3 @@ def _stored(is_white: NDArray[np.bool_], unit: Unit) -> Rows:
     if unit == "bit":
         return np.packbits(is_white, axis=1)
     return is_white.view(np.uint8) * np.uint8(255)
-
-
-METHODS: dict[str, Method] = {
-    "floyd-steinberg": diffuse,
-    "blue-noise": blue_noise,
-    "threshold": threshold,
-    "otsu": otsu,
-    "sauvola": local,
-}

@@ -7,41 +7,46 @@ WebP from a whole page.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 
-import numpy as np
 import simplejpeg
 from PIL import Image
 from PIL.ExifTags import Base
 
-from bwpool.convert import png, tiff
-from bwpool.convert.plan import Chunk, Page, Picture, Plan, Rows
+from bwpool.convert.functions import find
+from bwpool.convert.plan import Chunk, Page, Picture, Plan
 from bwpool.errors import InvalidJob
+from bwpool.formats import FORMATS, Format
 from bwpool.storage import Pending, Place
 
-_MAX_SIDE = {"jpg": 65500, "webp": 16383}
-"""What a picture of these formats can measure."""
 
-
-def check_fits(picture: Picture, target: str) -> None:
+def check_fits(picture: Picture, target: Format) -> None:
     """Raise InvalidJob unless the format `target` can hold the picture."""
     pages = len(picture.sizes)
-    if target != "tiff" and pages > 1:
+    if not _holds(target.pages, pages):
+        others = [one.name for one in FORMATS.values() if _holds(one.pages, pages)]
         raise InvalidJob(
-            f"the source has {pages} pages, {target} holds one: ask for tiff"
+            f"the source has {pages} pages, {target.name} holds {target.pages}: "
+            f"ask for {' or '.join(others)}"
         )
     side = max(max(size) for size in picture.sizes)
-    if side > _MAX_SIDE.get(target, side):
+    if not _holds(target.max_side, side):
+        others = [one.name for one in FORMATS.values() if _holds(one.max_side, side)]
         raise InvalidJob(
-            f"the source is {side} pixels long, {target} holds {_MAX_SIDE[target]}: "
-            "ask for png or tiff"
+            f"the source is {side} pixels long, {target.name} holds "
+            f"{target.max_side}: ask for {' or '.join(others)}"
         )
+
+
+def _holds(most: int | None, number: int) -> bool:
+    return most is None or number <= most
 
 
 def encode(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
     """Encode the pages as the format that was settled on."""
-    return ENCODERS[plan.format](plan, pages)
+    chunks: Iterator[Chunk] = find(plan.format.encoder)(plan, pages)
+    return chunks
 
 
 def write(plan: Plan, chunks: Iterator[Chunk]) -> Pending:
@@ -67,9 +72,10 @@ _DENSITY_AT = 13
 """Where JFIF's unit and densities are, in a file that starts with a JFIF header."""
 
 
-def _jpeg(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
+def jpeg(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
+    """Encode one page."""
     page = next(pages)
-    data = simplejpeg.encode_jpeg(_whole(page)[..., None], plan.quality, "GRAY", "Gray")
+    data = simplejpeg.encode_jpeg(page.rows()[..., None], plan.quality, "GRAY", "Gray")
     yield Chunk(data)
     if page.dpi:
         yield Chunk(_density(page.dpi), _DENSITY_AT)
@@ -79,9 +85,10 @@ def _density(dpi: tuple[float, float]) -> bytes:
     return bytes([1]) + b"".join(round(dots).to_bytes(2) for dots in dpi)
 
 
-def _webp(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
+def webp(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
+    """Encode one page, without loss if it is black and white."""
     page = next(pages)
-    image = Image.fromarray(_whole(page))
+    image = Image.fromarray(page.rows())
     buffer = io.BytesIO()
     exif = _resolution(page.dpi) if page.dpi else b""
     if plan.is_bilevel:
@@ -97,16 +104,3 @@ def _resolution(dpi: tuple[float, float]) -> bytes:
     exif[Base.XResolution], exif[Base.YResolution] = dpi
     exif[Base.ResolutionUnit] = _INCH
     return exif.tobytes()
-
-
-def _whole(page: Page) -> Rows:
-    strips = list(page.strips())
-    return strips[0] if len(strips) == 1 else np.concatenate(strips)
-
-
-ENCODERS: dict[str, Callable[[Plan, Iterator[Page]], Iterator[Chunk]]] = {
-    "jpg": _jpeg,
-    "png": png.encode,
-    "tiff": tiff.encode,
-    "webp": _webp,
-}

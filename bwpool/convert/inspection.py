@@ -14,9 +14,11 @@ from bwpool.convert.limits import check_bytes, check_picture
 from bwpool.convert.plan import Page, Picture, Plan
 from bwpool.convert.sniff import HEAD_BYTES, sniff
 from bwpool.errors import BadImage, SourceRefused
+from bwpool.formats import FALLBACK, FORMATS, SAME
 from bwpool.job import Job
+from bwpool.methods import METHODS
 from bwpool.settings import ConvertSettings
-from bwpool.storage import CONTENT_FORMATS, Source, format_of_name, output_name
+from bwpool.storage import Source, format_of_name, output_name
 
 _READERS: dict[str, Callable[[Source, str, ConvertSettings], Picture]] = {
     "jpg": jpeg.inspect,
@@ -34,9 +36,10 @@ def plan(job: Job, settings: ConvertSettings, source: Source) -> Plan:
         raise BadImage("the file is empty")
     content = sniff(source.read(HEAD_BYTES))
     picture = _READERS.get(content, general.inspect)(source, content, settings)
-    check_picture(picture, settings)
+    method = METHODS[job.method or settings.method]
+    check_picture(picture, settings, is_whole=picture.is_whole or method.is_whole)
     asked = job.format or settings.format
-    target = _output_format(asked, source, picture)
+    target = FORMATS[_output_format(asked, source, picture)]
     check_fits(picture, target)
     name = output_name(job.id, source.name, asked)
     _check_target(source, settings, name)
@@ -44,7 +47,7 @@ def plan(job: Job, settings: ConvertSettings, source: Source) -> Plan:
         settings=settings,
         source=source,
         picture=picture,
-        method=job.method or settings.method,
+        method=method,
         format=target,
         quality=job.quality or settings.quality,
         name=name,
@@ -57,10 +60,10 @@ def decode(_: Plan, picture: Picture) -> Iterator[Page]:
 
 
 def _output_format(asked: str, source: Source, picture: Picture) -> str:
-    if asked != "same":
+    if asked != SAME:
         return asked
     by_name = format_of_name(source.name)
-    by_content = picture.content if picture.content in CONTENT_FORMATS else "png"
+    by_content = picture.content if picture.content in FORMATS else FALLBACK
     return by_name or by_content
 
 

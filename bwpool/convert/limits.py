@@ -22,11 +22,16 @@ def check_bytes(size: int, settings: ConvertSettings) -> None:
         )
 
 
-def check_picture(picture: Picture, settings: ConvertSettings) -> None:
-    """Raise LimitExceeded for too many pages or pixels."""
+def check_picture(
+    picture: Picture, settings: ConvertSettings, *, is_whole: bool
+) -> None:
+    """Raise LimitExceeded for too many pages or pixels.
+
+    `is_whole` says whether a page will be in memory all at once.
+    """
     check_pages(len(picture.sizes), settings.max_pages)
     _check_pixels(picture.pixels, settings.max_pixels, "pixels")
-    if picture.is_whole:
+    if is_whole:
         largest = max(width * height for width, height in picture.sizes)
         _check_pixels(largest, MAX_WHOLE_PIXELS, "pixels that can't be streamed")
 

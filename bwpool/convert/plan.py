@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bwpool.formats import Format
+from bwpool.methods import Method
 from bwpool.settings import ConvertSettings
 from bwpool.storage import Source
 
@@ -46,6 +48,15 @@ class Page:
         """Return the page with other rows."""
         return Page(self.width, self.height, self.dpi, strips)
 
+    def in_one_piece(self) -> Page:
+        """Return the page with all its rows in one strip."""
+        return self.with_strips(lambda: iter((self.rows(),)))
+
+    def rows(self) -> Rows:
+        """Read all its rows at once."""
+        strips = list(self.strips())
+        return strips[0] if len(strips) == 1 else np.concatenate(strips)
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -73,8 +84,8 @@ class Plan:
     settings: ConvertSettings
     source: Source
     picture: Picture
-    method: str
-    format: str
+    method: Method
+    format: Format
     quality: int
     name: str
     """The output's path inside the output folder."""
@@ -82,12 +93,12 @@ class Plan:
     @property
     def is_bilevel(self) -> bool:
         """Whether the output is black and white, not gray."""
-        return self.method != "gray"
+        return self.method.function is not None
 
     @property
     def unit(self) -> Unit:
         """What a pixel takes in the rows that reach the encoder."""
-        packs = self.is_bilevel and self.format in ("png", "tiff")
+        packs = self.is_bilevel and self.format.bits == 1
         return "bit" if packs else "byte"
 
 

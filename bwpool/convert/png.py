@@ -20,7 +20,6 @@ _GRAY = 0
 _METRE = 1
 _NO_FILTER = 0
 _UP = 2
-_DITHERED = ("floyd-steinberg", "blue-noise")
 
 
 def encode(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
@@ -41,7 +40,7 @@ def encode(plan: Plan, pages: Iterator[Page]) -> Iterator[Chunk]:
 
 
 def _compressor(plan: Plan) -> zlib._Compress:
-    if plan.method in _DITHERED:
+    if plan.method.is_dithered:
         return zlib.compressobj(1, strategy=zlib.Z_RLE)
     if plan.is_bilevel:
         return zlib.compressobj(6)

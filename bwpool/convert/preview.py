@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from bwpool.convert.pipeline import convert, prepare
 from bwpool.errors import ConfigError, SourceRefused
-from bwpool.job import METHODS, Job
+from bwpool.job import Job
+from bwpool.methods import METHODS
 from bwpool.settings import ConvertSettings
 
 _COLUMNS = 4
@@ -22,7 +23,7 @@ _VIEW = (480, 360)
 """What the whole picture is made to fit into."""
 _DETAIL = (480, 240)
 """What is shown of it pixel by pixel, from its middle."""
-_LABEL = 48
+_LABEL = 68
 _GAP = 16
 _PAPER, _INK, _FAINT = "white", "black", "#666666"
 
@@ -71,11 +72,12 @@ def _sheet(path: Path, tried: list[Tried], folder: Path) -> Image.Image:
     with Image.open(folder / "gray.png") as gray:
         gray.load()
     facts = f"{gray.width} by {gray.height}, {_amount(path.stat().st_size)}"
-    cells = [_cell(("original", facts), _original(path) or gray)]
+    cells = [_cell(("original", facts, ""), _original(path) or gray)]
     for one in tried:
         facts = f"{_amount(one.bytes_out)} as PNG, {one.seconds * 1000:.1f} ms"
         with Image.open(folder / f"{one.method}.png") as picture:
-            cells.append(_cell((one.method, facts), picture))
+            summary = METHODS[one.method].summary
+            cells.append(_cell((one.method, facts, summary), picture))
     return _arrange(cells)
 
 
@@ -99,7 +101,7 @@ def _original(path: Path) -> Image.Image | None:
         return None
 
 
-def _cell(label: tuple[str, str], picture: Image.Image) -> Image.Image:
+def _cell(label: tuple[str, str, str], picture: Image.Image) -> Image.Image:
     """Show a picture whole and in detail, under its label."""
     shown = picture.convert("RGB")
     view = shown.copy()
@@ -110,6 +112,7 @@ def _cell(label: tuple[str, str], picture: Image.Image) -> Image.Image:
     draw = ImageDraw.Draw(cell)
     draw.text((0, 0), label[0], _INK, ImageFont.load_default(20))
     draw.text((0, 25), label[1], _FAINT, ImageFont.load_default(14))
+    draw.text((0, 45), label[2], _FAINT, ImageFont.load_default(14))
     cell.paste(view, (0, _LABEL))
     cell.paste(detail, (0, _LABEL + view.height + _GAP))
     return cell

@@ -7,7 +7,7 @@ picture library.
 """
 
 from bwpool.storage.mounts import mounts_of
-from bwpool.storage.naming import CONTENT_FORMATS, format_of_name, output_name
+from bwpool.storage.naming import format_of_name, output_name
 from bwpool.storage.neighbours import AWAY
 from bwpool.storage.output import (
     Pending,
@@ -20,7 +20,6 @@ from bwpool.storage.source import Source, open_source, parse_uri
 
 __all__ = [
     "AWAY",
-    "CONTENT_FORMATS",
     "Pending",
     "Place",
     "Source",

@@ -7,36 +7,29 @@ anything is converted.
 from __future__ import annotations
 
 from bwpool.errors import InvalidJob
+from bwpool.formats import FALLBACK, FORMATS, SAME, format_of_suffix
 from bwpool.job import check_id
 
 MAX_NAME_BYTES = 240
 """The last segment of an id with its extension; file systems allow 255."""
 
-_FORMATS_BY_SUFFIX = {
-    ".jpg": "jpg",
-    ".jpeg": "jpg",
-    ".png": "png",
-    ".tif": "tiff",
-    ".tiff": "tiff",
-    ".webp": "webp",
-}
-CONTENT_FORMATS = frozenset(_FORMATS_BY_SUFFIX.values())
-"""The formats that can be written, so that a source's own can be kept."""
-
 
 def format_of_name(name: str) -> str | None:
     """Say which format `same` means for a source called `name`; None: see inside."""
     suffix = _suffix(name)
-    return _FORMATS_BY_SUFFIX.get(suffix.lower(), "png") if suffix else None
+    if not suffix:
+        return None
+    known = format_of_suffix(suffix)
+    return known.name if known else FALLBACK
 
 
 def output_name(job_id: str, source_name: str, asked: str) -> str:
     """Name a job's output, relative to the output folder.
 
     `asked` is the format that the job or the run asks for. With `same`, the extension
-    is the source's as written if its format can be written, `.png` if not, and none if
-    it has none. Raises InvalidJob for an id that doesn't name a place in the output
-    folder, or whose segments are too long.
+    is the source's as written if its format can be written, the fallback's if not, and
+    none if it has none. Raises InvalidJob for an id that doesn't name a place in the
+    output folder, or whose segments are too long.
     """
     check_id(job_id)
     name = job_id + _extension(source_name, asked)
@@ -50,12 +43,12 @@ def output_name(job_id: str, source_name: str, asked: str) -> str:
 
 
 def _extension(source_name: str, asked: str) -> str:
-    if asked != "same":
-        return f".{asked}"
+    if asked != SAME:
+        return FORMATS[asked].suffixes[0]
     suffix = _suffix(source_name)
-    if not suffix or suffix.lower() in _FORMATS_BY_SUFFIX:
+    if not suffix or format_of_suffix(suffix):
         return suffix
-    return ".png"
+    return FORMATS[FALLBACK].suffixes[0]
 
 
 def _suffix(name: str) -> str:
