@@ -205,6 +205,14 @@ class ConvertSettings:
             _require(value is None or value >= 1, name, value, "1 or more")
 
     @property
+    def recipe(self) -> dict[str, str | int]:
+        """What an output is made by: with another recipe it would be another one.
+
+        All that shapes outputs belongs in here; the ledger keeps it with each output.
+        """
+        return {"method": self.method, "format": self.format, "quality": self.quality}
+
+    @property
     def sync(self) -> bool:
         """Whether an output must be durable before its job is acknowledged."""
         return not self.no_sync

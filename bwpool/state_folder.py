@@ -136,13 +136,14 @@ class StateFolder:
         self.open_file(name, "ab").close()
         return self.path / name
 
-    async def lock(self, patience: float = 0.0) -> IO[bytes]:
+    async def lock(self, patience: float = 0.0, name: str = LOCK) -> IO[bytes]:
         """Take the folder's lock; it is held until the returned file is closed.
 
+        Another `name` is another lock, for somebody who shares the folder.
         A process left behind by a holder that has ended is waited for, up to `patience`
         seconds. Raises ConfigError naming the holder.
         """
-        lock = self.open_file(LOCK, "a+b")
+        lock = self.open_file(name, "a+b")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
         while True:

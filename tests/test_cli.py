@@ -445,26 +445,6 @@ async def some_outputs(out, count):
     return out.exists() and len(list(out.glob("*.jpg"))) >= count
 
 
-async def test_backfill_on_a_shared_server(server, connection, names, photo, tmp_path):
-    """With an explicit server the jobs go there, and others' conversions count."""
-    await create_seed_topology(connection, names)
-    env = environment(server, names)
-    out = tmp_path / "out"
-    for i in range(30):
-        (photo.parent / f"{i}.jpg").write_bytes(photo.read_bytes())
-    (photo.parent / "bad.jpg").write_text("no picture")
-    async with bwpool("run", "--out", out, "--procs", "1", env=env) as other:
-        await other.error_line()
-        summary = await run_backfill(
-            photo.parent, "--out", "out", cwd=tmp_path, code=1, env=env
-        )
-        other.send(signal.SIGTERM)
-        await other.wait()
-
-    assert counts(summary) == (32, 31, 0, 1)
-    assert not (out / ".bwpool").exists()
-
-
 async def test_backfill_does_not_go_by_a_selected_context(photo, tmp_path):
     """Trying it must not hit the server that the `nats` command line would use."""
     context = tmp_path / "config/nats/context"

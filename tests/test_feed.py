@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import orjson
+import pytest
 from queues import deliver, let_one_die
 
+from bwpool.backfill.account import Account
+from bwpool.backfill.book import Book
 from bwpool.backfill.feed import fill, resume
-from bwpool.backfill.inputs import Input
+from bwpool.backfill.inputs import Input, Inputs, Seen
 from bwpool.backfill.ledger import Ledger
+from bwpool.backfill.ledger_file import LedgerFile
+from bwpool.backfill.past import force
 from bwpool.queue.facts import read_depth, read_facts
 from bwpool.queue.messages import delete_message, messages_on
+from bwpool.settings import ConvertSettings
+
+
+@pytest.fixture
+def account(tmp_path):
+    """An account of two inputs that are to be converted."""
+    out = tmp_path / "out"
+    pictures = [picture(tmp_path, name) for name in ("one", "two")]
+    with LedgerFile(tmp_path / "ledger.db") as file:
+        book = Book(file, ConvertSettings(out=str(out)))
+        yield Account(Ledger(), Inputs(pictures=pictures), force(pictures), book)
 
 
 def picture(tmp_path, name):
-    """An input, and a ledger that waits for it."""
-    return Input(tmp_path / f"{name}.jpg", name, tmp_path / "out" / f"{name}.jpg")
+    """An input."""
+    source, output = tmp_path / f"{name}.jpg", tmp_path / "out" / f"{name}.jpg"
+    return Input(source, name, output, output.name, source.as_uri(), Seen(1, 1))
 
 
 async def stored_jobs(connection, names):
@@ -29,16 +46,13 @@ async def submit(connection, names, job_id, image):
     )
 
 
-async def test_a_duplicate_that_is_gone_is_published_again(connection, queue, tmp_path):
+async def test_a_duplicate_that_is_gone_is_published_again(connection, queue, account):
     """The server remembers an id for longer than the message it came with."""
     facts = await read_facts(connection, queue)
-    one, two = picture(tmp_path, "one"), picture(tmp_path, "two")
-    ledger = Ledger()
-    for each in (one, two):
-        ledger.expect(each.job_id, str(each.source))
-    await fill(connection, facts, [one, two], ledger, "run")
+    pictures = list(account.pictures.values())
+    await fill(connection, facts, pictures, account, "run")
     await delete_message(connection, queue.stream, 1)
-    await fill(connection, facts, [one, two], ledger, "run")
+    await fill(connection, facts, pictures, account, "run")
 
     jobs = await stored_jobs(connection, queue)
     assert {seq: job["id"] for seq, job in jobs.items()} == {2: "two", 3: "one"}

@@ -6,8 +6,8 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 
 import orjson
 
+from bwpool.backfill.account import Account
 from bwpool.backfill.inputs import Input
-from bwpool.backfill.ledger import Ledger
 from bwpool.errors import InvalidJob
 from bwpool.queue.connection import Connection
 from bwpool.queue.dead import list_failed
@@ -67,7 +67,7 @@ async def fill(
     connection: Connection,
     consumer: ConsumerFacts,
     pictures: Sequence[Input],
-    ledger: Ledger,
+    account: Account,
     run_id: str,
     advisory: str | None = None,
 ) -> None:
@@ -87,8 +87,8 @@ async def fill(
         picture = pictures[position]
         position += 1
         if isinstance(outcome, InvalidJob):
-            ledger.fail(picture.job_id, outcome.kind, outcome.reason)
-        elif outcome.duplicate and picture.job_id in ledger.waiting:
+            account.refuse(picture.job_id, outcome.kind, outcome.reason)
+        elif outcome.duplicate and picture.job_id in account.ledger.waiting:
             await _make_sure(connection, consumer, picture, outcome, advisory)
 
 

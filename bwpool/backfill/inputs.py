@@ -17,6 +17,22 @@ from bwpool.backfill.sources import Found, Places, Search
 from bwpool.errors import ConfigError, InvalidJob, SourceMissing, SourceRefused
 from bwpool.storage import output_name
 
+LAST_TIME = (1 << 63) - 1
+"""The latest time that SQLite can keep, in nanoseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A file as it was when somebody looked: another one, or one changed, differs."""
+
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Seen:
+        """Read a file's status; times beyond the year 2262 are all the same."""
+        return cls(status.st_size, min(status.st_mtime_ns, LAST_TIME))
+
 
 @dataclass(frozen=True, slots=True)
 class Input:
@@ -26,6 +42,12 @@ class Input:
     """Absolute."""
     job_id: str
     output: Path
+    name: str
+    """The output's path inside the output folder."""
+    uri: str
+    """The source's URI, the same whatever links lead to its folder."""
+    seen: Seen
+    """The source, when it was found."""
 
     @property
     def image(self) -> str:
@@ -71,12 +93,12 @@ class Inputs:
         return not self.pictures and not self.refused
 
 
-def is_up_to_date(picture: Input) -> bool:
-    """Whether its output is there, and no older than the source."""
+def look_at(path: Path) -> Seen | None:
+    """Look at a file, through links; None where there is none to be seen."""
     try:
-        return picture.output.stat().st_mtime >= picture.source.stat().st_mtime
+        return Seen.of(path.stat())
     except OSError:
-        return False
+        return None
 
 
 def find_inputs(
@@ -105,7 +127,7 @@ def find_inputs(
     )
     ids = _ids(fed, places, output_format)
     for real, file in fed.items():
-        output = _add(inputs, file.path.absolute(), ids[file.place], out, output_format)
+        output = _add(inputs, file, real, ids[file.place], out, output_format)
         replaced = fed.get(places.resolve_file(output)) if output else None
         if replaced is not None:
             raise ConfigError(
@@ -185,11 +207,14 @@ def _ignores_case(folder: Path) -> bool:
     return False
 
 
-def _add(inputs: Inputs, path: Path, job_id: str, out: Path, to: str) -> Path | None:
+def _add(
+    inputs: Inputs, file: Found, real: Path, job_id: str, out: Path, to: str
+) -> Path | None:
     """Add a picture, or why it can't be one; return its output."""
+    path = file.path.absolute()
     try:
         status = path.stat()
-        output = out / output_name(job_id, path.name, to)
+        name = output_name(job_id, path.name, to)
     except InvalidJob as error:
         inputs.refused[path] = Refusal(error.kind, error.reason)
         return None
@@ -199,11 +224,13 @@ def _add(inputs: Inputs, path: Path, job_id: str, out: Path, to: str) -> Path | 
     if not stat.S_ISREG(status.st_mode):
         inputs.refused[path] = Refusal(SourceRefused.kind, "it is not a regular file")
         return None
+    output = out / name
     if _is_file(output, status):
         raise ConfigError(
             f"the output would replace its own source, {path}: choose another --out"
         )
-    inputs.pictures.append(Input(path, job_id, output))
+    seen = Seen.of(status)
+    inputs.pictures.append(Input(path, job_id, output, name, real.as_uri(), seen))
     return output
 
 

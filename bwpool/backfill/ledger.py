@@ -27,6 +27,8 @@ class Ledger:
     """By job id, or by source where there could be no job."""
     bytes_in: int = 0
     bytes_out: int = 0
+    _sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Of the conversions, by job id: bytes in and out."""
 
     @property
     def inputs(self) -> int:
@@ -47,18 +49,33 @@ class Ledger:
         """Enter an input that is to be converted."""
         self.waiting[job_id] = source
 
-    def convert(self, job_id: str, bytes_in: int, bytes_out: int) -> None:
-        """Enter a conversion; ids that nobody waits for are none of ours."""
-        if self.waiting.pop(job_id, None) is not None:
-            self.converted += 1
-            self.bytes_in += bytes_in
-            self.bytes_out += bytes_out
+    def convert(self, job_id: str, bytes_in: int, bytes_out: int) -> bool:
+        """Enter a conversion; False for an id that nobody waits for."""
+        if self.waiting.pop(job_id, None) is None:
+            return False
+        self.converted += 1
+        self.bytes_in += bytes_in
+        self.bytes_out += bytes_out
+        self._sizes[job_id] = bytes_in, bytes_out
+        return True
 
-    def fail(self, job_id: str, kind: str, reason: str) -> None:
-        """Enter a job that ran out of attempts."""
+    def fail(self, job_id: str, kind: str, reason: str) -> bool:
+        """Enter a job that ran out of attempts; False if nobody waits for it."""
         source = self.waiting.pop(job_id, None)
-        if source is not None:
-            self.failures[job_id] = Failure(source, kind, reason)
+        if source is None:
+            return False
+        self.failures[job_id] = Failure(source, kind, reason)
+        return True
+
+    def lose(self, job_id: str, source: str, kind: str, reason: str) -> None:
+        """Make what counted as done a failure: its output is not there."""
+        if (sizes := self._sizes.pop(job_id, None)) is not None:
+            self.converted -= 1
+            self.bytes_in -= sizes[0]
+            self.bytes_out -= sizes[1]
+        else:
+            self.skipped -= 1
+        self.failures[job_id] = Failure(source, kind, reason)
 
     def refuse(self, source: str, kind: str, reason: str) -> None:
         """Enter an input that can't be made a job."""

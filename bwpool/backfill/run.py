@@ -7,16 +7,13 @@ the server and the supervisor, and shows the ledger.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Sequence
-from functools import partial
 
-import structlog
-
-from bwpool.backfill import account
+from bwpool.backfill.account import Account
 from bwpool.backfill.feed import fill, resume
 from bwpool.backfill.inputs import Input
-from bwpool.backfill.ledger import Ledger
 from bwpool.embedded import EmbeddedServer
 from bwpool.errors import QueueError
 from bwpool.queue.facts import Depth, read_depth, records_subject
@@ -24,34 +21,33 @@ from bwpool.queue.patience import insist
 from bwpool.queue.watch import watching
 from bwpool.supervisor import Supervisor
 
-LOOK_EVERY = 0.5
-"""Seconds between two looks at a shared queue for inputs that nobody told us of."""
+LOOK_EVERY = 0.1
+"""Seconds between two looks at whether all is accounted for."""
 
-log = structlog.get_logger()
+LAST_NAKS = 1.0
+"""Seconds for the server to notice that jobs have failed: it counts the last delivery
+as used up only while somebody pulls, and only then says so to who listens."""
 
 
 class Run:
-    """Converts what the ledger waits for.
+    """Converts what the ledger waits for, from a queue that is its own.
 
-    `pictures` are all inputs, those that are done included. `own` is the server if it
-    is there for this backfill alone; on a shared one others may convert our pictures,
-    and we theirs.
+    `own` is the server, if it is there for this backfill alone. On a shared one a
+    supervisor may have been started on our consumer to help.
     """
 
     def __init__(
         self,
         supervisor: Supervisor,
-        ledger: Ledger,
-        pictures: Sequence[Input],
+        account: Account,
         own: EmbeddedServer | None = None,
     ) -> None:
         self.was_interrupted = False
         self._supervisor = supervisor
         self._connection = supervisor.parts.connection
         self._consumer = supervisor.parts.consumer
-        self._ledger = ledger
-        self._pictures = {picture.job_id: picture for picture in pictures}
-        self._images = {picture.job_id: picture.image for picture in pictures}
+        self._account = account
+        self._ledger = account.ledger
         self._own = own
 
     def interrupt(self) -> None:
@@ -63,7 +59,8 @@ class Run:
         """Convert everything, until that is done or interrupted.
 
         Raises QueueError where the queue is lost, PoolError where converters don't
-        start; what is not accounted for by then still waits in the ledger.
+        start, LedgerError where the ledger can't be written; what is not accounted for
+        by then still waits in the ledger.
         """
         working = asyncio.ensure_future(self._work())
         if self._own is None:
@@ -83,10 +80,27 @@ class Run:
         )
 
     async def _work(self) -> None:
-        self._supervisor.deliveries.on_settled.append(
-            partial(account.enter_settlement, self._ledger, self._images)
+        # What is to be done is in the ledger before the first job is published: should
+        # we be killed, the next run knows whose the outputs are.
+        await self._account.write()
+        writing = asyncio.ensure_future(self._account.keep_writing())
+        try:
+            await self._convert()
+        finally:
+            writing.cancel()
+            await asyncio.wait({writing})
+            await self._account.write()
+
+    async def _convert(self) -> None:
+        self._supervisor.deliveries.on_settled.append(self._account.enter_settlement)
+        left = await resume(
+            self._connection,
+            self._consumer,
+            self._account.images,
+            self._ledger.waiting,
         )
-        to_do = await self._prepare()
+        pictures = self._account.pictures
+        to_do = [pictures[each] for each in self._ledger.waiting if each not in left]
         running = asyncio.ensure_future(self._supervisor.run())
         filling = asyncio.ensure_future(self._fill(to_do))
         try:
@@ -101,59 +115,42 @@ class Run:
         if not filling.cancelled():
             filling.result()
 
-    async def _prepare(self) -> list[Input]:
-        """See what the queue holds already; return what is to be published."""
-        left: dict[str, str] = {}
-        if self._own is None:
-            await self._warn_of_others()
-        else:
-            left = await resume(
-                self._connection, self._consumer, self._images, self._ledger.waiting
-            )
-        waiting = self._ledger.waiting
-        return [self._pictures[job_id] for job_id in waiting if job_id not in left]
-
     async def _fill(self, to_do: Sequence[Input]) -> None:
         """Publish what is not in the queue already, and wait until all is done."""
-        if self._own is None:
-            await self._fill_shared(to_do)
-        else:
+        if self._own is not None:
             await self._publish(to_do, None)
-            await self._supervisor.wait_until_queue_is_empty()
-        account.reconcile(self._ledger, self._pictures)
-
-    async def _fill_shared(self, to_do: Sequence[Input]) -> None:
-        """The same where others may convert our pictures and we theirs."""
+            await self._account_for_all()
+            return
         advisory = self._connection.client.new_inbox()
-        converted = partial(account.enter_advisory, self._ledger, self._pictures)
-        failed = partial(account.enter_record, self._ledger, self._images)
         records = records_subject(self._consumer)
         async with (
-            watching(self._connection, advisory, converted),
-            watching(self._connection, records, failed),
+            watching(self._connection, advisory, self._account.enter_advisory),
+            watching(self._connection, records, self._account.enter_record),
         ):
             await self._publish(to_do, advisory)
-            while not self._ledger.is_complete:
-                await asyncio.sleep(LOOK_EVERY)
-                if (await insist(self._depth)).is_empty:
-                    return
+            await self._account_for_all()
 
     async def _publish(self, to_do: Sequence[Input], advisory: str | None) -> None:
         run_id = uuid.uuid4().hex[:12]
         await fill(
-            self._connection, self._consumer, to_do, self._ledger, run_id, advisory
+            self._connection, self._consumer, to_do, self._account, run_id, advisory
         )
+
+    async def _account_for_all(self) -> None:
+        """Return when every input is accounted for, and the queue has heard of it.
+
+        The queue's own numbers don't decide: after its server was killed, it counts
+        messages that are gone as under way until the ack wait is over.
+        """
+        while not self._ledger.is_complete:
+            await asyncio.sleep(LOOK_EVERY)
+            held = len(self._supervisor.deliveries)
+            if not held and (await insist(self._depth)).is_empty:
+                self._account.reconcile()
+        if self._ledger.failures:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_NAKS):
+                    await self._supervisor.wait_until_queue_is_empty()
 
     async def _depth(self) -> Depth:
         return await read_depth(self._connection, self._consumer)
-
-    async def _warn_of_others(self) -> None:
-        depth = await self._depth()
-        if depth.waiting or depth.in_flight:
-            log.warning(
-                "backfill.foreign_jobs",
-                waiting=depth.waiting,
-                in_flight=depth.in_flight,
-            )
-        if depth.pulls:
-            log.warning("backfill.other_supervisors", pulls=depth.pulls)

@@ -15,7 +15,7 @@ def report_backfill(
 ) -> None:
     """Report on stdout, as JSON for machines or as a summary for people."""
     if as_json:
-        print(as_json_line(_summary(ledger, elapsed)))
+        print(as_json_line(_summary(ledger, inputs, elapsed)))
         return
     for line in _lines(ledger, inputs, out, elapsed):
         # Names can hold anything, and stdout may speak less than Unicode.
@@ -23,12 +23,14 @@ def report_backfill(
         print(printable(line).encode(encoding, "backslashreplace").decode(encoding))
 
 
-def _summary(ledger: Ledger, elapsed: float) -> dict[str, float]:
+def _summary(ledger: Ledger, inputs: Inputs, elapsed: float) -> dict[str, object]:
     return {
         "inputs": ledger.inputs,
         "converted": ledger.converted,
         "skipped": ledger.skipped,
         "failed": len(ledger.failures),
+        "left_alone": inputs.others,
+        "kinds": dict(ledger.kinds()),
         "bytes_in": ledger.bytes_in,
         "bytes_out": ledger.bytes_out,
         "elapsed": round(elapsed, 3),

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import orjson
 
-from bwpool.backfill.account import enter_record
+from bwpool.backfill.account import read_failure
 from bwpool.backfill.ledger import Ledger
 from bwpool.cli.common import (
     DONE,
@@ -198,7 +198,8 @@ class _Following:
         self._news.set()
 
     def note_failed(self, payload: bytes) -> None:
-        enter_record(self.ledger, self._images, payload)
+        if (failure := read_failure(self._images, payload)) is not None:
+            self.ledger.fail(*failure)
         self._news.set()
 
     def note_death(self, payload: bytes) -> None:

@@ -64,10 +64,15 @@ Load = Callable[[ConvertSettings], Work]
 """Makes ready for work, in the converter; picklable, so a module's function."""
 
 
-def load_conversion(settings: ConvertSettings) -> Work:
-    """Load libvips and the conversion, which only a converter may do."""
+def load_conversion(settings: ConvertSettings, mark: str = "") -> Work:
+    """Load libvips and the conversion, which only a converter may do.
+
+    `mark` tells whose temporary files are whose.
+    """
     from bwpool import convert, storage
 
+    if mark:
+        storage.mark_temporaries(mark)
     convert.prepare(settings)
 
     def convert_one(

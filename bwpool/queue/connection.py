@@ -45,6 +45,10 @@ class RequestTimeout(QueueError):
     """Nobody answered a request in time."""
 
 
+class Forbidden(RequestTimeout):
+    """The credentials don't allow a request."""
+
+
 class NoResponders(QueueError):
     """Nobody listens where a request went."""
 
@@ -190,7 +194,7 @@ class Connection:
     ) -> Msg:
         """Send a message and return its reply.
 
-        Raises NoResponders, RequestTimeout, or QueueError.
+        Raises NoResponders, RequestTimeout, Forbidden, or QueueError.
         """
         try:
             return await self.client.request(
@@ -199,7 +203,7 @@ class Connection:
         except nats.errors.NoRespondersError:
             raise NoResponders(f"nobody listens on {subject}") from None
         except nats.errors.TimeoutError:
-            raise RequestTimeout(self._explain_silence(subject, timeout)) from None
+            raise self._explain_silence(subject, timeout) from None
         except (nats.errors.Error, OSError) as error:
             raise QueueError(f"can't ask {subject}: {said(error)}") from error
 
@@ -230,18 +234,18 @@ class Connection:
             )
         return answer
 
-    def _explain_silence(self, subject: str, timeout: float) -> str:
+    def _explain_silence(self, subject: str, timeout: float) -> RequestTimeout:
         """Say why nothing came back: the server names refused subjects elsewhere."""
         inbox = self.endpoint.inbox_prefix
         for violation in self._violations:
             if f'publish to "{subject.lower()}"' in violation:
-                return f"these credentials may not publish to {subject}"
+                return Forbidden(f"these credentials may not publish to {subject}")
             if f'subscription to "{inbox.lower()}.' in violation:
-                return (
+                return Forbidden(
                     f"these credentials may not subscribe to {inbox}.>, where replies "
                     "arrive: name another inbox_prefix in the nats context"
                 )
-        return f"no answer from {subject} within {timeout:g} s"
+        return RequestTimeout(f"no answer from {subject} within {timeout:g} s")
 
     def _note_loss(self) -> None:
         if self._keeper is None or self._keeper.done():

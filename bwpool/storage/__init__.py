@@ -15,8 +15,10 @@ from bwpool.storage.output import (
     commit_all,
     probe,
     remove_stale_temporaries,
+    remove_temporaries,
 )
 from bwpool.storage.source import Source, open_source, parse_uri
+from bwpool.storage.trial import mark_temporaries
 
 __all__ = [
     "AWAY",
@@ -25,10 +27,12 @@ __all__ = [
     "Source",
     "commit_all",
     "format_of_name",
+    "mark_temporaries",
     "mounts_of",
     "open_source",
     "output_name",
     "parse_uri",
     "probe",
     "remove_stale_temporaries",
+    "remove_temporaries",
 ]

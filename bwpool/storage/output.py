@@ -260,6 +260,17 @@ def _time_in(folder: Path) -> float:
         os.close(file)
 
 
+def remove_temporaries(out: Path, mark: str) -> None:
+    """Remove all temporary files with that mark under `out`, whatever their age.
+
+    Only for who knows that nobody writes to them any more.
+    """
+    for entry in _temporaries(out):
+        if entry.name.startswith(f"{TEMPORARY_PREFIX}{mark}-"):
+            with suppress(OSError):  # as with stale ones
+                Path(entry.path).unlink()
+
+
 def _temporaries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:

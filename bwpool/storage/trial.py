@@ -18,6 +18,8 @@ from bwpool.errors import ConversionFailed, InvalidJob, JobError, StorageUnavail
 from bwpool.storage.mounts import lies_on
 
 TEMPORARY_PREFIX = ".bwpool-"
+_marks: list[str] = []
+"""What follows it in the names that this process gives: none, or one."""
 
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -102,9 +104,14 @@ def try_storing(folder: int, size: int, *, sync: bool) -> None:
         os.close(file)
 
 
+def mark_temporaries(mark: str) -> None:
+    """Have the names of this process's temporary files tell whose they are."""
+    _marks[:] = [mark]
+
+
 def temporary_name() -> str:
     """Return a name that no other file has."""
-    return TEMPORARY_PREFIX + os.urandom(8).hex()
+    return TEMPORARY_PREFIX + "-".join([*_marks, os.urandom(8).hex()])
 
 
 def _blocks(size: int) -> Iterator[memoryview]:
