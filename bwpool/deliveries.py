@@ -54,7 +54,7 @@ from bwpool.delivery import (
     Term,
     Thrown,
 )
-from bwpool.errors import CutShort
+from bwpool.errors import BwpoolError, CutShort
 from bwpool.lifecycle import step
 from bwpool.policy import with_jitter
 from bwpool.pool.pool import Pool
@@ -159,13 +159,24 @@ class Deliveries:
                 self._outbox.extend(delivery.lease)
 
     def _report(self, key: Key, converting: asyncio.Future[Report]) -> None:
-        report = converting.result()
-        if isinstance(report.outcome, CutShort) and (held := self._held.get(key)):
-            assert held.job is not None
-            outcome = self._sightings.judge(held.job.image, report.outcome)
-            report = replace(report, outcome=outcome)
-        self._tell(key, Reported(report))
+        delivery = self._held.get(key)
+        try:
+            report = self._complete(delivery, converting.result())
+            event: Event = Reported(report)
+        except Exception as error:  # noqa: BLE001 - told, and an event
+            if delivery is not None:
+                self._tell(key, _thrown(delivery, error))
+            return
+        self._tell(key, event)
         self.shelf.note(key, report.outcome)
+
+    def _complete(self, delivery: Delivery | None, report: Report) -> Report:
+        """Judge what a single report can't tell, by those before it."""
+        if delivery is None or not isinstance(report.outcome, CutShort):
+            return report
+        assert delivery.job is not None
+        outcome = self._sightings.judge(delivery.job.image, report.outcome)
+        return replace(report, outcome=outcome)
 
     # ── From event to actions ────────────────────────────────────────────────────
 
@@ -179,12 +190,12 @@ class Deliveries:
             self._hold(key, delivery)
             for action in actions:
                 self._DO[type(action)](self, delivery, action)
-        except Exception as error:
-            log.exception("delivery.bug", seq=delivery.lease.seq, state=delivery.state)
+        except Exception as error:  # noqa: BLE001 - told, and an event
+            thrown = _thrown(delivery, error)
             if isinstance(event, Thrown):
                 self._give_up(delivery)
             else:
-                self._tell(key, Thrown(error))
+                self._tell(key, thrown)
 
     def _hold(self, key: Key, delivery: Delivery) -> None:
         if delivery.state is not State.GONE:
@@ -210,9 +221,8 @@ class Deliveries:
     ) -> None:
         try:
             event = await doing
-        except Exception as error:
-            log.exception("delivery.bug", seq=delivery.lease.seq, state=delivery.state)
-            event = Thrown(error)
+        except Exception as error:  # noqa: BLE001 - told, and an event
+            event = _thrown(delivery, error)
         self._tell(delivery.lease.key, event)
 
     # ── The actions ──────────────────────────────────────────────────────────────
@@ -316,3 +326,13 @@ class Deliveries:
         """Give up what still goes on in the background."""
         await self.shelf.close()
         await self._background.close()
+
+
+def _thrown(delivery: Delivery, error: Exception) -> Thrown:
+    """Tell what was thrown: a refusal in a line, a bug with its traceback."""
+    about = {"seq": delivery.lease.seq, "state": delivery.state.value}
+    if isinstance(error, BwpoolError):
+        log.error("delivery.refused", reason=str(error), **about)
+    else:
+        log.error("delivery.bug", exc_info=error, **about)
+    return Thrown(error)

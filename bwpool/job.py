@@ -18,6 +18,8 @@ from bwpool.methods import METHODS
 
 MAX_ID_CHARACTERS = 200
 MAX_SUBJECT_BYTES = 255
+MAX_SHOWN = 100
+"""Characters of a wrong value that a reason repeats."""
 
 _RESERVED = ("bwpool", "_R_", "_GR_")
 """First tokens of subjects that no advisory may have: ours, and those on which servers
@@ -164,7 +166,7 @@ def _text(fields: dict[str, Any], name: str) -> str:
 def _choice(fields: dict[str, Any], name: str, choices: tuple[str, ...]) -> str | None:
     value = fields.get(name)
     if value is not None and value not in choices:
-        raise InvalidJob(f"{name} {value!r} is not one of {', '.join(choices)}")
+        raise InvalidJob(f"{name} {_shown(value)} is not one of {', '.join(choices)}")
     return value
 
 
@@ -173,5 +175,15 @@ def _quality(fields: dict[str, Any]) -> int | None:
     if value is None:
         return None
     if type(value) is not int or not 1 <= value <= 100:
-        raise InvalidJob(f"quality {value!r} is not a whole number from 1 to 100")
+        raise InvalidJob(f"quality {_shown(value)} is not a whole number from 1 to 100")
     return value
+
+
+def _shown(value: Any) -> str:
+    """Write a field's value briefly; `repr` of what is nested deep would recurse."""
+    if isinstance(value, list):
+        return "(an array)"
+    if isinstance(value, dict):
+        return "(an object)"
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"

@@ -263,6 +263,11 @@ def _without_record(delivery: Delivery, _: Thrown, facts: Facts) -> Step:
     return _recorded(delivery, Recorded(), facts)
 
 
+def _ack_anyway(delivery: Delivery, _: Thrown, __: Facts) -> Step:
+    """Acknowledge, perhaps again, and wait for nothing more."""
+    return _gone(delivery, Ack())
+
+
 def _done_anyway(delivery: Delivery, _: Thrown, __: Facts) -> Step:
     return _gone(delivery)
 
@@ -296,7 +301,7 @@ RULES: dict[tuple[State, type[Event]], Rule] = {
     (State.HANDING_BACK, Thrown): _bug,
     (State.COMPLETING, Acked): _acked,
     (State.COMPLETING, Redelivered): _acked_in_vain,
-    (State.COMPLETING, Thrown): _done_anyway,
+    (State.COMPLETING, Thrown): _ack_anyway,
     (State.CLEARING, Cleared): _cleared,
     (State.CLEARING, Thrown): _done_anyway,
     **{

@@ -9,6 +9,7 @@ import asyncio
 import json
 import sys
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 
@@ -30,6 +31,9 @@ async def main(url: str, options: dict) -> int:
         RunSettings,
     )
 
+    for place in options.get("bugs", ()):
+        module, _, name = place.rpartition(".")
+        setattr(import_module(module), name, workloads.bug)
     configure_logging(CommonSettings(log_format="json"))
     ending = RunSettings(
         burst=options.get("burst", False),

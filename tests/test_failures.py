@@ -88,6 +88,18 @@ def test_payload_that_is_no_text_is_written_as_base64() -> None:
     assert (written["id"], written["image"], written["converter"]) == (None,) * 3
 
 
+def test_surrogates_are_escaped() -> None:
+    """Names that are no UTF-8 come with them, and JSON has no way to hold them."""
+    converter = ConverterEnd(pid=1, stderr="b\udc80")
+    written = record(QueueSettings(), reason="a\udcff", converter=converter)
+    read = FailureRecord.from_json(written.to_json())
+
+    assert read == written
+    assert read.reason == "a\\udcff"
+    assert read.converter is not None
+    assert read.converter.stderr == "b\\udc80"
+
+
 @settings(max_examples=50)
 @given(st.none() | st.binary(), st.booleans(), st.text())
 def test_records_survive_the_round_trip(payload, has_converter, reason) -> None:

@@ -22,9 +22,9 @@ from queues import change_stream, deliver, make_consumer
 from bwpool.queue import requeue
 from bwpool.queue.dead import list_failed
 from bwpool.queue.facts import read_facts
-from bwpool.queue.lease import RESCUED, read_lease
+from bwpool.queue.lease import MSG_ID, RESCUED, read_lease
 from bwpool.queue.messages import get_message, messages_on, nanoseconds
-from bwpool.queue.requeue import MSG_ID, put_back, remove_original
+from bwpool.queue.requeue import put_back, remove_original
 
 JOB = b'{"id":"sleep60-1","image":"file:///x"}'
 FORGED = b'{"id":"ok-1","image":"file:///forged"}'
@@ -112,7 +112,7 @@ async def test_a_copy_leads_to_its_original(connection, queue):
     await put_back(connection, facts, await leased(connection, queue))
     copy = await leased(connection, queue)
 
-    assert requeue.is_copy(copy.headers)
+    assert copy.is_copy
     await remove_original(connection, facts, copy)
     assert await message_at(connection, queue, seq) is None
     assert await message_at(connection, queue, copy.seq) is not None

@@ -10,11 +10,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from bwpool.errors import QueueError, StorageUnavailable
-from bwpool.queue.answers import CONFIRMATION, read_answer
-from bwpool.queue.connection import Connection, NoResponders
+from bwpool.queue.connection import ApiError, Connection, NoResponders
 from bwpool.queue.drift import FAILURES_STREAM
-from bwpool.queue.messages import StoredMessage, get_message, messages_on
-from bwpool.queue.records import ConverterEnd, FailureRecord, write_fitting
+from bwpool.queue.messages import (
+    TOO_LARGE,
+    StoredMessage,
+    get_message,
+    messages_on,
+    store_message,
+)
+from bwpool.queue.patience import Refused
+from bwpool.queue.records import ConverterEnd, FailureRecord, write_ever_shorter
 
 __all__ = [
     "ConverterEnd",
@@ -33,22 +39,36 @@ _HEADER_BYTES = 1024
 async def store(connection: Connection, record: FailureRecord) -> None:
     """Keep a record; return once the server has confirmed it, or raise QueueError.
 
-    Stored again because a confirmation got lost, it is kept once.
+    Where it is too large for the server or the stream it is shortened; Refused if
+    nothing helps. Stored again because a confirmation got lost, it is kept once.
     """
+    limit = connection.client.max_payload - _HEADER_BYTES
+    for data in write_ever_shorter(record):
+        if len(data) <= limit and await _store(connection, record, data):
+            return
+    raise Refused(
+        f"{FAILURES_STREAM} takes no record of message {record.seq}, however short: "
+        "raise its max_msg_size"
+    )
+
+
+async def _store(connection: Connection, record: FailureRecord, data: bytes) -> bool:
+    """Store what was written of a record; False if it is too large for the stream."""
     subject = _subject(record.stream, record.consumer, record.seq)
-    data = write_fitting(record, connection.client.max_payload - _HEADER_BYTES)
     headers = {"Nats-Msg-Id": f"{subject}.{record.attempt}.{record.time.isoformat()}"}
     try:
-        reply = await connection.request(subject, data, headers=headers)
+        await store_message(connection, subject, data, headers)
     except NoResponders:
         raise QueueError(
             f"there is no stream {FAILURES_STREAM} for failures: run bwpool setup"
         ) from None
-    answer = read_answer(subject, reply.data, CONFIRMATION)
-    if (error := answer.get("error")) is not None:
+    except ApiError as error:
+        if error.err_code == TOO_LARGE:
+            return False
         raise QueueError(
-            f"{FAILURES_STREAM} doesn't take a failure: {error.get('description')}"
-        )
+            f"{FAILURES_STREAM} doesn't take a failure: {error.description}"
+        ) from None
+    return True
 
 
 async def has_record(

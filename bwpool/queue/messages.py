@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from bwpool.queue.answers import malformed
+from bwpool.queue.answers import CONFIRMATION, malformed, read_answer
 from bwpool.queue.connection import ApiError, Connection
 from bwpool.queue.shapes import read_time
 
@@ -22,6 +22,9 @@ NOT_FOUND = 404
 
 _LAST = 2**63 - 1
 """No stream comes that far."""
+
+TOO_LARGE = 10054
+"""JetStream's error code for a message above the stream's max_msg_size."""
 
 GONE = 10057
 """JetStream's error code for deleting what is not there."""
@@ -42,6 +45,33 @@ class StoredMessage:
     """When the server stored it, by the server's clock."""
     stored: int
     """The same to the nanosecond, since 1970, as a lease has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A stream's confirmation that it stores a message."""
+
+    seq: int
+    duplicate: bool
+    """Its id was used before, by the message at `seq`, which may be gone by now."""
+
+
+async def store_message(
+    connection: Connection, subject: str, payload: bytes, headers: dict[str, str]
+) -> Receipt:
+    """Publish a message to the stream that stores `subject`, and have it confirmed.
+
+    Raises NoResponders where no stream does, ApiError for a refusal, or QueueError.
+    """
+    reply = await connection.request(subject, payload, headers=headers or None)
+    answer = read_answer(subject, reply.data, CONFIRMATION)
+    if (error := answer.get("error")) is not None:
+        raise ApiError(
+            error.get("code") or 0,
+            error.get("err_code") or 0,
+            error.get("description") or "no reason given",
+        )
+    return Receipt(answer["seq"], answer.get("duplicate") or False)
 
 
 async def get_message(

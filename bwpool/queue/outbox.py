@@ -197,6 +197,9 @@ class Outbox:
             except (nats_errors.Error, OSError) as error:
                 # Down again: `release` wakes us when it is up.
                 log.debug("outbox.interrupted", error=repr(error))
+            except Exception:
+                # Without this task nothing would ever be settled again.
+                log.exception("outbox.bug")
             self._sent = time.monotonic()
             self._confirmed.set()
 
@@ -220,6 +223,13 @@ class Outbox:
             await client.publish(note.subject, note.payload, reply)
         except (nats_errors.BadSubjectError, nats_errors.MaxPayloadError) as error:
             log.warning("outbox.dropped", subject=note.subject, error=repr(error))
+        except (nats_errors.Error, OSError):
+            raise
+        except Exception:
+            if not self._connection.is_up:
+                raise  # uvloop says RuntimeError of a socket that is closed
+            # An ack is sent again, and whatever else it is about comes again.
+            log.exception("outbox.dropped", subject=note.subject)
 
     async def _listen(self, client: Client) -> None:
         """Subscribe to confirmations on a new client."""

@@ -21,7 +21,8 @@ from nats.aio.subscription import Subscription
 from bwpool.errors import InvalidJob, QueueError
 from bwpool.queue.answers import CONFIRMATION, read_answer
 from bwpool.queue.connection import Connection
-from bwpool.queue.requeue import MSG_ID, header_bytes
+from bwpool.queue.lease import MSG_ID
+from bwpool.queue.requeue import header_bytes
 
 IN_FLIGHT = 1000
 """Messages that wait for their confirmation together; more is no faster."""

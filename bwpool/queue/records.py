@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +20,9 @@ from bwpool.queue.shapes import Shape, check, read_time
 _TAIL_CHARACTERS = 1000
 """What is kept of long texts in a record that has no room for them."""
 
+_LEAST_CHARACTERS = 100
+"""The same in one that has hardly any."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConverterEnd:
@@ -29,6 +33,10 @@ class ConverterEnd:
     signal: int | None = None
     max_rss_bytes: int = 0
     stderr: str = ""
+
+    def __post_init__(self) -> None:
+        """See that it can be written."""
+        _escape_texts(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +63,10 @@ class FailureRecord:
     elapsed: float = 0.0
     """Seconds that the attempt took."""
     converter: ConverterEnd | None = None
+
+    def __post_init__(self) -> None:
+        """See that it can be written."""
+        _escape_texts(self)
 
     def to_json(self) -> bytes:
         """Write the record as it is stored."""
@@ -89,19 +101,35 @@ class FailureRecord:
         )
 
 
-def write_fitting(record: FailureRecord, max_bytes: int) -> bytes:
-    """Write a record, without its long texts where the server wouldn't take them."""
-    data = record.to_json()
-    if len(data) <= max_bytes:
-        return data
+def write_ever_shorter(record: FailureRecord) -> Iterator[bytes]:
+    """Write a record whole, then with less and less, for a server with less room.
+
+    Long texts go first, then the payload, of which the stream has the original, and
+    last what the payload says as well.
+    """
+    yield record.to_json()
+    record = _clip(record, _TAIL_CHARACTERS)
+    yield record.to_json()
+    record = replace(record, payload=None)
+    yield record.to_json()
+    yield replace(_clip(record, _LEAST_CHARACTERS), id=None, image=None).to_json()
+
+
+def _clip(record: FailureRecord, characters: int) -> FailureRecord:
+    """Keep the beginning of the reason and the end of what the converter said."""
     converter = record.converter
     if converter is not None:
-        converter = replace(converter, stderr=converter.stderr[-_TAIL_CHARACTERS:])
-    short = replace(
-        record, converter=converter, reason=record.reason[:_TAIL_CHARACTERS]
-    )
-    data = short.to_json()
-    return data if len(data) <= max_bytes else replace(short, payload=None).to_json()
+        converter = replace(converter, stderr=converter.stderr[-characters:])
+    return replace(record, converter=converter, reason=record.reason[:characters])
+
+
+def _escape_texts(instance: FailureRecord | ConverterEnd) -> None:
+    """Escape lone surrogates, of names that are no UTF-8: JSON can't hold them."""
+    for each in fields(instance):
+        value = getattr(instance, each.name)
+        if isinstance(value, str):
+            escaped = value.encode(errors="backslashreplace").decode()
+            object.__setattr__(instance, each.name, escaped)
 
 
 _SHAPE: Shape = {

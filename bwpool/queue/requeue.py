@@ -10,23 +10,26 @@ from types import MappingProxyType
 from typing import Protocol
 
 from nats import errors as nats_errors
-from nats.js import errors as js_errors
-from nats.js.api import PubAck
 
 from bwpool.errors import QueueError
-from bwpool.queue.connection import Connection
+from bwpool.queue.connection import ApiError, Connection
 from bwpool.queue.facts import ConsumerFacts
-from bwpool.queue.lease import Lease
-from bwpool.queue.messages import delete_message, get_message
-
-MSG_ID = "Nats-Msg-Id"
-
-_COPY_OF = "rq:"
-"""Begins the id of a message that was put back."""
+from bwpool.queue.lease import COPY_OF, MSG_ID, Lease
+from bwpool.queue.messages import (
+    TOO_LARGE,
+    Receipt,
+    delete_message,
+    get_message,
+    store_message,
+)
+from bwpool.queue.patience import Refused
 
 _COPY_ID = re.compile(r"rq:([1-9][0-9]{0,19})\.[A-Za-z0-9_-]{16}")
 """The whole of it: the sequence of the original, and a hash of what only the server
 and those who may read the stream know of that."""
+
+_UNSENDABLE = (nats_errors.BadSubjectError, nats_errors.MaxPayloadError)
+"""What nats-py says of a message that it won't send to any server."""
 
 _BLOCK_BYTES = len(b"NATS/1.0\r\n\r\n")
 _LINE_BYTES = len(b": \r\n")
@@ -67,7 +70,7 @@ async def put_back(
     message, so that doing this twice stores one copy; where somebody else used that id
     for another message, or the copy is gone, it is left out. Headers that would break
     the size limit are left out, the id first. Raises QueueError while the job is not
-    known to be stored.
+    known to be stored, Refused if it never will be.
     """
     headers = {MSG_ID: _copy_id(consumer, message), **marks}
     for name in list(headers):
@@ -78,11 +81,6 @@ async def put_back(
         del headers[MSG_ID]
         copy = await _publish(connection, message, headers)
     return copy.seq
-
-
-def is_copy(headers: Mapping[str, str]) -> bool:
-    """Whether a message with these headers seems to have been put back once."""
-    return _COPY_ID.fullmatch(headers.get(MSG_ID, "")) is not None
 
 
 async def remove_original(
@@ -113,18 +111,21 @@ def _copy_id(consumer: ConsumerFacts, message: Requeueable) -> str:
     """
     origin = f"{consumer.stream_created} {message.seq} {message.stored}"
     digest = hashlib.blake2b(origin.encode(), digest_size=12).digest()
-    return f"{_COPY_OF}{message.seq}.{base64.urlsafe_b64encode(digest).decode()}"
+    return f"{COPY_OF}{message.seq}.{base64.urlsafe_b64encode(digest).decode()}"
 
 
 async def _publish(
     connection: Connection, message: Requeueable, headers: dict[str, str]
-) -> PubAck:
+) -> Receipt:
+    subject, payload = message.subject, message.payload
     try:
-        return await connection.client.jetstream().publish(
-            message.subject, message.payload, headers=headers or None
+        return await store_message(connection, subject, payload, headers)
+    except QueueError as error:
+        is_final = isinstance(error.__cause__, _UNSENDABLE) or (
+            isinstance(error, ApiError) and error.err_code == TOO_LARGE
         )
-    except (nats_errors.Error, js_errors.Error) as error:
-        raise QueueError(f"can't put message {message.seq} back: {error}") from error
+        kind = Refused if is_final else QueueError
+        raise kind(f"can't put message {message.seq} back: {error}") from error
 
 
 async def _is_copied(
