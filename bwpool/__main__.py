@@ -16,5 +16,24 @@ def main() -> None:
     run_command_line()
 
 
+def _leave_the_working_folder() -> None:
+    """Import nothing more from the folder that `python -m` looks into first.
+
+    It may hold pictures, and modules that somebody put beside them. If bwpool itself
+    lies there, it is the user's choice.
+    """
+    import os
+    import sys
+
+    try:
+        first = () if sys.flags.safe_path else ("", os.getcwd())  # noqa: PTH109 - the same
+    except OSError:
+        return  # it has been removed
+    ours = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120 - no import
+    if sys.path[0] in first and sys.path[0] != ours:
+        del sys.path[0]
+
+
 if __name__ == "__main__":
+    _leave_the_working_folder()
     main()

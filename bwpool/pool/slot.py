@@ -23,6 +23,7 @@ from typing import BinaryIO, cast
 
 from bwpool.pool.converter import IGNORED_SIGNALS, Load, enlist, serve
 from bwpool.pool.page import PAGE_BYTES, Doing, Page
+from bwpool.pool.spawning import shut_out_the_working_folder
 from bwpool.pool.wear import peak_memory_of
 from bwpool.pool.wire import Message, Order, decode_message, encode_order
 from bwpool.settings import ConvertSettings
@@ -110,6 +111,7 @@ class Slot:
         ours, theirs = socket.socketpair()
         self._stderr = cast("BinaryIO", tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 - closed in `_served`
         self._page = _share_files(ours, self._stderr)
+        shut_out_the_working_folder()
         self._executor = ProcessPoolExecutor(
             max_workers=1,
             # fork hangs libvips, and a forkserver's death would end every slot.
