@@ -19,6 +19,7 @@ import structlog
 
 from benchmarks import fault_runs, fault_storage
 from benchmarks.command import Found, parser, run, show_host
+from benchmarks.fault_backfills import backfills
 from benchmarks.fault_mixed import mixed
 from benchmarks.host import host
 
@@ -37,6 +38,7 @@ RUNS: dict[str, Run] = {
     "unplaced": fault_storage.unplaced,
     "sick": fault_storage.sick,
     "away": fault_storage.away,
+    "backfills": backfills,
 }
 
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from PIL import Image
-from processes import bwpool, eventually
+from processes import bwpool, eventually, publish
+from queues import deliver
+
+from bwpool.cli.setup import provide
+from bwpool.embedded import EmbeddedServer
+from bwpool.queue.connection import Connection
+from bwpool.queue.facts import read_depth, read_facts
+from bwpool.queue.topology import wanted
+from bwpool.settings import QueueSettings
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -184,17 +192,44 @@ async def test_temporaries_tell_whose_they_are(large, tmp_path):
     assert any(each.startswith(f".bwpool-{name}-") for each in seen)
 
 
-async def test_a_rerun_after_a_killed_server_ends_with_its_work(large, tmp_path):
-    """Messages that a killed server counts as under way keep nobody waiting."""
-    out = tmp_path / "out"
-    async with bwpool("backfill", large, "--out", out, "--procs", "1") as first:
-        await eventually(some_outputs(out, 10))
-        children = psutil.Process(first.pid).children(recursive=True)
-        (server,) = [each for each in children if each.name() == "nats-server"]
-        server.kill()
-        assert await first.wait(20) == 1
-    started = time.monotonic()
-    summary, _ = await backfill(large, out)
+async def acknowledge_and_forget(store, count):
+    """Have a server that is killed forget that all but one were acknowledged."""
+    queue = QueueSettings()
+    async with await EmbeddedServer.start(store) as server:
+        await provide(server.endpoint, wanted(queue))
+        async with await Connection.open(server.endpoint) as connection:
+            for i in range(count):
+                await publish(
+                    connection, queue, {"id": f"gone-{i}", "image": "file:///"}
+                )
+            (state,) = store.rglob("o.dat")
+            deliveries = [await deliver(connection, queue) for _ in range(count)]
+            (store / "now").touch()
+            last = (store / "now").stat().st_mtime_ns
 
-    assert summary[1] + summary[2] == 44
-    assert time.monotonic() - started < 12
+            async def is_kept():
+                return state.stat().st_mtime_ns > last
+
+            await eventually(is_kept)
+            # It drops what is before the first message stored, so that one stays.
+            for delivery in deliveries[1:]:
+                await connection.request(delivery.reply, b"+ACK")
+            os.kill(server.pid, signal.SIGKILL)
+            await server.wait()
+    async with await EmbeddedServer.start(store) as server:
+        async with await Connection.open(server.endpoint) as connection:
+            depth = await read_depth(connection, await read_facts(connection, queue))
+        os.kill(server.pid, signal.SIGKILL)
+        await server.wait()
+    assert depth.in_flight == count
+
+
+async def test_a_rerun_after_a_killed_server_ends_with_its_work(archive, tmp_path):
+    """Messages that are gone, though the server counts them, keep nobody waiting."""
+    out = tmp_path / "out"
+    await acknowledge_and_forget(out / ".bwpool", 5)
+    started = time.monotonic()
+    summary, _ = await backfill(archive, out)
+
+    assert summary == (4, 4, 0, 0)
+    assert time.monotonic() - started < 20  # the ack wait is 30 s

@@ -306,3 +306,12 @@ def test_nothing_is_lost(name):
     found = counted("--only", name)
 
     assert found["ok"], found
+
+
+def test_backfills_beside_supervisors_each_get_their_own():
+    """Every output where and how it was asked for, and nothing left behind."""
+    found = counted("--quick", "--only", "backfills")["backfills"]
+
+    assert set(found["missing_or_not_as_asked"].values()) == {0}
+    assert found["accounted_for"] == [found["pictures"]] * 2
+    assert found["left_on_server"] == found["left_temporaries"] == []

@@ -168,9 +168,10 @@ class _Backfill:
         """Convert what is to be converted, and clear up when all is accounted for."""
         has_work = not self.account.ledger.is_complete
         code = await self._convert() if has_work else DONE
-        await self.account.write()
         if not self.account.ledger.is_complete:
             return FAILED
+        if not has_work:
+            await self.account.write()  # what was adopted
         if has_work or self.mark.is_resumed:
             storage.remove_temporaries(Path(self.convert.out), self.mark.run)
         if self.endpoint is not None and self.mark.queues:
