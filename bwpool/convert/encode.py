@@ -59,6 +59,8 @@ def write(plan: Plan, chunks: Iterator[Chunk]) -> Pending:
     try:
         for chunk in chain((first,), chunks):
             place.write(chunk.data, chunk.at)
+            if chunk.cuts:
+                place.cut((chunk.at or 0) + len(chunk.data))
     except BaseException:
         place.discard()
         raise

@@ -108,6 +108,8 @@ class Chunk(NamedTuple):
     data: bytes
     at: int | None = None
     """Where it goes, overwriting; None appends."""
+    cuts: bool = False
+    """Whether what lies behind it is dropped, so that the next is appended there."""
 
 
 class Stages:

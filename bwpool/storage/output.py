@@ -124,6 +124,14 @@ class Place:
             raise self._temporary.blame("write it", error, size) from error
         self.size = max(self.size, position)
 
+    def cut(self, size: int) -> None:
+        """Drop what lies beyond the first `size` bytes."""
+        try:
+            os.ftruncate(self._temporary.file, size)
+        except OSError as error:
+            raise self._temporary.blame("cut it", error, self.size) from error
+        self.size = size
+
     def finish(self) -> Pending:
         """Hand over the complete file; the place is of no use afterwards."""
         return Pending(self._temporary, self.size)
