@@ -87,7 +87,7 @@ async def test_a_damaged_consumer_is_explained_with_the_way_out(
 ):
     """Exit code 2 and what to move away; that done, it works again."""
     argv = {
-        "backfill": ("backfill", photo.name, "--out", "out", "--procs", "1"),
+        "backfill": ("backfill", photo.name, "--out", "out", "--force"),
         "failed": ("failed", "list", "--out", "out"),
         "dev": ("dev", "--store", "out/.bwpool"),
     }
