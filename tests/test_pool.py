@@ -207,7 +207,7 @@ async def test_withdrawn_jobs_come_back_untouched():
         await wait_for_begin(pool)
         pool.withdraw()
 
-        assert [(await future).outcome for future in rest] == [None] * 100
+        assert [(await future).outcome for future in rest] == [NotBegun()] * 100
         assert isinstance((await running_job).outcome, Converted)
 
 
