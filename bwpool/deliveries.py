@@ -69,6 +69,7 @@ from bwpool.rescue import clear_up, has_failed, rescue
 from bwpool.settlement import Listener, Settlement, failure_record, log_failure
 from bwpool.shelf import Shelf
 from bwpool.sightings import Sightings
+from bwpool.waiting import Waiting
 
 MAX_REMEMBERED = 50_000
 """Messages that are remembered after they were settled, in case they come again."""
@@ -102,6 +103,8 @@ class Deliveries:
             hand_over=lambda key: self._tell(key, HandOver()),
         )
         """Which deliveries wait for the storage, and when they go on."""
+        self.waiting = Waiting()
+        """Which retries wait on the server."""
         self._parts = parts
         self._outbox = outbox
         self._facts = Facts(parts.consumer, parts.advisory_prefixes)
@@ -241,7 +244,11 @@ class Deliveries:
         self._outbox.ack(delivery.lease)
 
     def _nak(self, delivery: Delivery, action: Nak) -> None:
-        self._outbox.nak(delivery.lease, with_jitter(action.delay))
+        delay = action.delay
+        if delay:
+            places = self._parts.consumer.max_ack_pending
+            delay = self.waiting.admit(with_jitter(delay), places, time.monotonic())
+        self._outbox.nak(delivery.lease, delay)
 
     def _term(self, delivery: Delivery, _: Term) -> None:
         self._outbox.term(delivery.lease)

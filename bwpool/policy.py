@@ -102,6 +102,16 @@ def backoff(attempt: int) -> float:
     return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(attempt - 1, 16))
 
 
+def shrunk(delay: float, waiting: int, places: int) -> float:
+    """Shorten a retry's delay by how many wait already of those that may.
+
+    Waiting retries may take half of the `places` that deliveries have. While they take
+    less than half of that, the delay is what it was; from there it shrinks to nothing.
+    """
+    share = 2 * (waiting + 1) / places if places else 1.0
+    return delay * min(1.0, max(0.0, 2 * (1 - share)))
+
+
 def with_jitter(delay: float) -> float:
     """Make a delay differ a little from that of its neighbours."""
     return delay * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret

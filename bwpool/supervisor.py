@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 import structlog
 
 from bwpool.background import Background, first_of
 from bwpool.deliveries import Deliveries, Parts
+from bwpool.errors import QueueError
 from bwpool.lookout import Lookout
 from bwpool.queue.facts import Depth, read_depth
 from bwpool.queue.lease import Lease
@@ -27,6 +29,9 @@ EXTEND_AFTER = 1 / 3
 
 MAX_UNCONFIRMED = 4_096
 """Acks without confirmation that stop the pulling."""
+
+LOOK_ELSEWHERE_EVERY = 0.25
+"""Seconds between two looks, while retries wait, at what other supervisors hold."""
 
 LOOK_FOR_MORE_EVERY = 0.1
 """Seconds between two looks, in a burst, at whether the queue is empty."""
@@ -79,6 +84,7 @@ class Supervisor:
         pool.on_room = self._puller.wake
         self._background.start(self._tend())
         self._background.start(self._lookout.run())
+        self._background.start(self._look_elsewhere())
         if self._settings.burst:
             self._background.start(self._stop_when_empty())
         self._puller.start()
@@ -123,6 +129,19 @@ class Supervisor:
             await asyncio.sleep(period)
             self.deliveries.extend(ack_wait * EXTEND_AFTER - period)
             self._outbox.retry_acks()
+
+    async def _look_elsewhere(self) -> None:
+        """Learn how many places others hold, as long as retries of ours wait."""
+        waiting = self.deliveries.waiting
+        while True:
+            await asyncio.sleep(LOOK_ELSEWHERE_EVERY)
+            if not waiting.count(time.monotonic()):
+                waiting.elsewhere = 0
+                continue
+            with contextlib.suppress(QueueError):
+                depth = await self._depth()
+                ours = len(self.deliveries) + waiting.count(time.monotonic())
+                waiting.elsewhere = max(0, depth.in_flight - ours)
 
     async def _drain(self) -> None:
         """Stop pulling, hand back what is not begun, and finish the rest in time."""

@@ -13,7 +13,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bwpool.errors import BadImage, ConversionFailed, StorageUnavailable
+from bwpool.errors import (
+    BadImage,
+    ConversionFailed,
+    SourceMissing,
+    StorageUnavailable,
+)
 from bwpool.job import Converted, Job
 from bwpool.pool.converter import Work, load_conversion
 from bwpool.settings import ConvertSettings
@@ -74,6 +79,8 @@ def act(what: str) -> None:
         raise ZeroDivisionError("a bug in the conversion")
     elif what == "bad":
         raise BadImage("no picture")
+    elif what == "missing":
+        raise SourceMissing("not there yet")
     elif what == "failed":
         raise ConversionFailed("not today")
     elif what == "storage":
