@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-from dataclasses import astuple
 
 import orjson
 import pytest
@@ -17,16 +16,17 @@ from lies import EVIL, ODD, damaged
 from processes import bwpool, environment
 from queues import let_one_die, setup
 
-from bwpool.backfill.account import enter_advisory, enter_record
-from bwpool.backfill.ledger import Ledger
+from bwpool.backfill.account import read_failure
 from bwpool.cli.common import (
     CommonSettings,
     as_json_line,
     configure_logging,
     printable_lines,
 )
+from bwpool.job import converted_id
+from bwpool.queue import dead
 from bwpool.queue.advisories import read_advisory
-from bwpool.queue.failures import FailureRecord
+from bwpool.queue.failures import FailureRecord, has_record
 from bwpool.settings import QueueSettings
 
 # ── Failure records and advisories ───────────────────────────────────────────────
@@ -92,20 +92,18 @@ def test_a_damaged_advisory_is_none_or_whole():
 
 def test_a_backfill_believes_no_nonsense():
     """Neither a record nor an advisory that is none counts for one of its inputs."""
-    ledger = Ledger()
-    ids = [f"id-{i}" for i in range(len(ODD))]
-    for job_id, lie in zip(ids, ODD, strict=True):
-        ledger.expect(job_id, "/a")
+    told = {read_failure({"a": "file:///a"}, orjson.dumps(RECORD))}
+    for lie in ODD:
         for part in ("v", "seq", "time", "reason", "kind", "converter"):
-            wrong = RECORD | {"id": job_id, part: lie if lie != "" else 7.5}
-            enter_record(ledger, dict.fromkeys(ids, "file:///a"), orjson.dumps(wrong))
-        enter_advisory(ledger, {}, orjson.dumps(lie))
-        enter_advisory(ledger, {}, orjson.dumps({"id": lie}))
-    enter_record(ledger, {}, b"\xff")
-    enter_advisory(ledger, {}, b"{")
-    told = {type(text) for each in ledger.failures.values() for text in astuple(each)}
+            wrong = RECORD | {part: lie if lie != "" else 7.5}
+            told.add(read_failure({"a": "file:///a"}, orjson.dumps(wrong)))
+        told.add(read_failure({"a": "file:///a"}, orjson.dumps(lie)))
+    payloads = [b"\xff", b"{", *(orjson.dumps(lie) for lie in ODD)]
+    ids = {converted_id(payload) for payload in payloads}
+    ids |= {converted_id(orjson.dumps({"id": lie})) for lie in ODD}
 
-    assert told == {str}
+    assert {str} == {type(text) for each in told if each for text in each}
+    assert ids == {None, "", "\x1b[2J"}
 
 
 def hostile_records(names: QueueSettings) -> list[bytes]:
@@ -138,6 +136,20 @@ async def test_records_of_strangers_do_nothing_to_a_terminal(
     assert command.stderr == b""
     assert printable_lines(command.stdout.decode()) == command.stdout.decode()
     assert r"\x1b]0;owned" in command.stdout.decode().replace(r"\u001b", r"\x1b")
+
+
+async def test_nonsense_after_a_record_hides_nothing(connection, queue):
+    """A death stays explained, and known for its own, whatever is stored there next."""
+    await let_one_die(connection, queue)
+    about = RECORD | {"stream": queue.stream, "consumer": queue.consumer, "attempt": 1}
+    subject = f"bwpool.failures.{queue.stream}.{queue.consumer}.1"
+    for stored in (orjson.dumps(about), b"{}", orjson.dumps(about | {"seq": 2})):
+        await connection.request(subject, stored)
+
+    assert [job.kind async for job in dead.list_failed(connection, queue)] == [
+        "bad-image"
+    ]
+    assert await has_record(connection, queue.stream, queue.consumer, 1, 2)
 
 
 async def test_events_and_waiting_survive_strangers(

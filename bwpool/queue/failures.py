@@ -8,6 +8,7 @@ a record says.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 from bwpool.errors import QueueError, StorageUnavailable
 from bwpool.queue.connection import ApiError, Connection, NoResponders
@@ -95,9 +96,7 @@ async def last_record(
 ) -> FailureRecord | None:
     """Return the latest record of this very message, if it has any."""
     subject = _subject(stream, consumer, message.seq)
-    query = {"last_by_subj": subject}
-    stored = await get_message(connection, FAILURES_STREAM, query)
-    return None if stored is None else _read(stored, message)
+    return await _last(connection, subject, message.time)
 
 
 async def latest_record(
@@ -107,9 +106,24 @@ async def latest_record(
     message = await get_message(connection, stream, {"seq": seq})
     if message is not None:
         return await last_record(connection, stream, consumer, message)
-    query = {"last_by_subj": _subject(stream, consumer, seq)}
+    subject = _subject(stream, consumer, seq)
+    return await _last(connection, subject, datetime.min.replace(tzinfo=UTC))
+
+
+async def _last(
+    connection: Connection, subject: str, since: datetime
+) -> FailureRecord | None:
+    query = {"last_by_subj": subject}
     stored = await get_message(connection, FAILURES_STREAM, query)
-    return None if stored is None else _parse(stored)
+    if stored is None or stored.time < since:
+        return None
+    found = _parse(stored)
+    if found is None:
+        # Whoever may publish there may publish nonsense, but hides no record by it.
+        async for each in messages_on(connection, FAILURES_STREAM, subject):
+            if each.time >= since:
+                found = _parse(each) or found
+    return found
 
 
 async def records_of(
