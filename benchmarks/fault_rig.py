@@ -220,7 +220,10 @@ def _is_picture(path: Path) -> bool:
 
 @contextlib.asynccontextmanager
 async def rigged(
-    folder: Path, servers: list[Server] | None = None, **consumer: Any
+    folder: Path,
+    servers: list[Server] | None = None,
+    max_msg_bytes: int = 512,
+    **consumer: Any,
 ) -> AsyncIterator[Rig]:
     """Start servers and make a queue, its consumer as told; end all afterwards."""
     servers = servers or [Server(folder / "server")]
@@ -228,7 +231,7 @@ async def rigged(
     try:
         endpoint = Endpoint(urls=tuple(server.url for server in servers))
         async with await insistently(lambda: Connection.open(endpoint)) as connection:
-            topology = wanted(NAMES)
+            topology = wanted(NAMES, max_msg_bytes=max_msg_bytes)
             await insistently(
                 lambda: _make(connection, topology, len(servers), consumer)
             )
@@ -250,7 +253,8 @@ async def _make(
         config = stream | {"num_replicas": replicas}
         await connection.api(f"STREAM.CREATE.{config['name']}", config, timeout=10)
     config = (topology.consumer or {}) | {"ack_wait": 5 * SECOND} | fields
-    suffix = f"CONSUMER.CREATE.{NAMES.stream}.{NAMES.consumer}.{NAMES.subject}"
+    subject = config["filter_subject"]
+    suffix = f"CONSUMER.CREATE.{NAMES.stream}.{NAMES.consumer}.{subject}"
     body = {"stream_name": NAMES.stream, "config": config, "action": ""}
     await connection.api(suffix, body, timeout=10)
 
@@ -265,6 +269,12 @@ async def insistently(request: Callable[[], Any], timeout: float = 60.0) -> Any:
                 return await request()
             except QueueError:
                 await asyncio.sleep(0.1)
+
+
+def resident(pid: int) -> int:
+    """Return the memory of a process, in bytes."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def free_port() -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import signal
 import socket
 import sys
@@ -23,7 +22,7 @@ from benchmarks.fault_rig import (
     Rig,
     Server,
     free_port,
-    insistently,
+    resident,
     rigged,
 )
 from bwpool.queue.dead import describe
@@ -312,8 +311,8 @@ async def memory(folder: Path, *, seed: int, quick: bool) -> Found:
             await rig.publish(jobs)
             while rig.conversions().total() < count * part // 10:
                 await asyncio.sleep(0.1)
-            converters = max(map(_resident, supervisor.converters()))
-            samples.append((_resident(supervisor.process.pid), converters))
+            converters = max(map(resident, supervisor.converters()))
+            samples.append((resident(supervisor.process.pid), converters))
         shared = len(list(Path("/dev/shm").glob("sem.mp-*")))  # noqa: S108
         await supervisor.drain()
         left = len(list(Path("/dev/shm").glob("sem.mp-*")))  # noqa: S108
@@ -327,44 +326,4 @@ async def memory(folder: Path, *, seed: int, quick: bool) -> Found:
         "growth": [round(each, 3) for each in growth],
         "semaphores_given_back": shared - left,
         "ok": max(growth) < 0.25,
-    }
-
-
-def _resident(pid: int) -> int:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-async def hostile(folder: Path, *, seed: int, quick: bool) -> Found:
-    """Publish jobs that nobody means well with."""
-    from benchmarks.fault_hostile import Listener, hostile_jobs, snapshot
-
-    count = 1000 if quick else 10_000
-    rng = random.Random(seed)  # noqa: S311 - a schedule, no secret
-    pictures(folder)
-    async with rigged(folder, max_deliver=3) as rig:
-        before = snapshot(folder, rig.out)
-        async with Listener(rig.connection) as listener:
-            supervisor = await rig.supervisor().start()
-            pid = supervisor.process.pid
-            await hostile_jobs(rig, folder, count, rng)
-            await rig.wait_until_empty(600)
-            # What was allowed works on.
-            await rig.publish(plain("good", 20, (folder / "whole.jpg").as_uri()))
-            await rig.wait_until_empty(60)
-            is_alive = supervisor.is_alive and supervisor.process.pid == pid
-            await supervisor.drain()
-        outside = snapshot(folder, rig.out) - before
-        lost = rig.invalid_outputs(f"good-{i}" for i in range(20))
-        failed = await insistently(rig.failed)
-        unaccounted = len(await rig.messages()) - len(failed)
-    return {
-        "jobs": count,
-        "supervisor_lives": is_alive,
-        "converted": rig.conversions().total(),
-        "failed": len(failed),
-        "unaccounted": unaccounted,
-        "written_outside": sorted(outside),
-        "forbidden_subjects": sorted(listener.forbidden),
-        "ok": is_alive and not (outside or listener.forbidden or lost or unaccounted),
     }

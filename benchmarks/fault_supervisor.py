@@ -126,7 +126,8 @@ async def main(url: str, options: dict[str, Any]) -> int:
     from bwpool.queue.contexts import Endpoint
     from bwpool.settings import PoolSettings, QueueSettings, RunSettings
 
-    configure_logging(CommonSettings(log_format="json", log_level="warning"))
+    level = options.get("log_level", "warning")
+    configure_logging(CommonSettings(log_format="json", log_level=level))
     ending = RunSettings(burst=options.get("burst", False))
     roots = tuple(map(Path, options.get("source_root", ())))
     convert = ConvertSettings(out=options["out"], source_root=roots)

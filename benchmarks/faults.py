@@ -17,7 +17,7 @@ from pathlib import Path
 
 import structlog
 
-from benchmarks import fault_runs, fault_storage
+from benchmarks import fault_hostile, fault_runs, fault_storage
 from benchmarks.command import Found, parser, run, show_host
 from benchmarks.fault_backfills import backfills
 from benchmarks.fault_mixed import mixed
@@ -31,7 +31,7 @@ RUNS: dict[str, Run] = {
     "blocked": fault_runs.blocked,
     "cluster": fault_runs.cluster,
     "requeue": fault_runs.requeue,
-    "hostile": fault_runs.hostile,
+    "hostile": fault_hostile.hostile,
     "crashes": fault_runs.crashes,
     "killer": fault_runs.killer,
     "memory": fault_runs.memory,

@@ -289,13 +289,14 @@ def test_sources_that_block_are_refused_at_once():
     assert {"source-refused"} == set(found["sources"].values())
 
 
-def test_hostile_jobs_do_no_harm():
-    """The supervisor lives, nothing is written elsewhere, no subject is abused."""
+def test_strangers_messages_do_no_harm():
+    """Good jobs among them are done soon, and each of them is dead with a record.
+
+    Nothing is written elsewhere, no subject is abused, no terminal is steered.
+    """
     found = counted("--quick", "--only", "hostile")["hostile"]
 
-    assert found["supervisor_lives"]
-    assert (found["written_outside"], found["forbidden_subjects"]) == ([], [])
-    assert found["unaccounted"] == 0
+    assert found["ok"], found
 
 
 @pytest.mark.slow
