@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bwpool.pool.pool import LOOK_AHEAD, MAX_DEPTH
+from bwpool.pool.pace import LOOK_AHEAD, MAX_DEPTH
 
 DEFAULT_MAX_ACK_PENDING = 1_000
 """What JetStream gives a consumer that asks for nothing else, as the seed's does."""

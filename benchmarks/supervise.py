@@ -28,6 +28,8 @@ class Work:
     procs: int
     seconds: float | None = 0.0
     """How long each job sleeps; None: convert its picture."""
+    short: str = ""
+    """Ids that begin so are of jobs that do not sleep."""
     every: int = 1000
     """Jobs between two stamps."""
     out: str = ""
@@ -92,7 +94,9 @@ async def supervise(url: str, work: Work) -> int:
         ConvertSettings(out=work.out, no_sync=work.no_sync),
         PoolSettings(procs=work.procs),
         RunSettings(),
-        load=load_conversion if work.seconds is None else load_for(work.seconds),
+        load=load_conversion
+        if work.seconds is None
+        else load_for(work.seconds, work.short),
     ) as supervisor:
         supervisor.deliveries.on_settled.append(stamps.note)
         asyncio.get_running_loop().call_soon(stamps.print)  # the signals are heeded

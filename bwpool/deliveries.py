@@ -231,7 +231,9 @@ class Deliveries:
     # ── The actions ──────────────────────────────────────────────────────────────
 
     def _convert(self, delivery: Delivery, action: Convert) -> None:
-        converting = self._parts.pool.submit(action.job, first=action.is_first)
+        converting = self._parts.pool.submit(
+            action.job, first=action.is_first, returns=action.returns
+        )
         converting.add_done_callback(partial(self._report, delivery.lease.key))
 
     def _keep(self, delivery: Delivery, action: Keep) -> None:

@@ -132,6 +132,8 @@ class Convert(NamedTuple):
     job: Job
     is_first: bool
     """Before all that wait: no other supervisor will get it."""
+    returns: bool = False
+    """Whether others may get it where it would wait for long."""
 
 
 class Keep(NamedTuple):

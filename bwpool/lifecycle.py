@@ -59,6 +59,7 @@ from bwpool.policy import (
     Terminated,
     is_last,
     judge,
+    may_return,
 )
 from bwpool.pool.report import NotBegun, Report
 from bwpool.queue.lease import Lease
@@ -125,8 +126,9 @@ def _begin(delivery: Delivery, facts: Facts) -> Step:
     except JobError as error:
         return _judge(delivery, Report(error, 0.0), facts)
     is_first = is_last(lease.attempt, consumer.max_deliver)
+    returns = may_return(lease.attempt, consumer.max_deliver)
     delivery = delivery._replace(job=job)
-    return _to(delivery, State.CONVERTING, Convert(job, is_first))
+    return _to(delivery, State.CONVERTING, Convert(job, is_first, returns))
 
 
 def _reported(delivery: Delivery, event: Reported, facts: Facts) -> Step:

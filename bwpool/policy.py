@@ -96,6 +96,14 @@ def is_last(attempt: int, max_deliver: int) -> bool:
     return max_deliver != UNLIMITED and attempt >= max_deliver
 
 
+def may_return(attempt: int, max_deliver: int) -> bool:
+    """Whether a delivery may be handed back for others to have, though that uses it up.
+
+    At most half of a job's deliveries go that way; the others are for its failures.
+    """
+    return max_deliver == UNLIMITED or 2 * attempt <= max_deliver
+
+
 def backoff(attempt: int) -> float:
     """Seconds to wait after the failure of delivery number `attempt`."""
     # The exponent's own ceiling keeps an unlimited consumer from overflowing.

@@ -16,6 +16,8 @@ from bwpool.background import Background, first_of
 from bwpool.deliveries import Deliveries, Parts
 from bwpool.errors import QueueError
 from bwpool.lookout import Lookout
+from bwpool.pool.pool import MOST
+from bwpool.queue.distance import Distance
 from bwpool.queue.facts import Depth, read_depth
 from bwpool.queue.lease import Lease
 from bwpool.queue.outbox import Outbox
@@ -26,6 +28,10 @@ from bwpool.settlement import Tally, log_completion
 
 EXTEND_AFTER = 1 / 3
 """The share of the ack wait after which a held lease is extended."""
+
+LEASES_SHARE = 1 / 4
+"""The share of the consumer's max_ack_pending that one supervisor may hold, unfinished
+or on their way: what it holds for a long way to the server, the others can't."""
 
 MAX_UNCONFIRMED = 4_096
 """Acks without confirmation that stop the pulling."""
@@ -57,6 +63,7 @@ class Supervisor:
             on_acked=self._acked,
         )
         self.tally = Tally()
+        self._distance = Distance(parts.connection)
         self.deliveries = Deliveries(parts, self._outbox)
         self.deliveries.on_settled += [log_completion, self.tally]
         self._puller = Puller(
@@ -85,6 +92,7 @@ class Supervisor:
         self._background.start(self._tend())
         self._background.start(self._lookout.run())
         self._background.start(self._look_elsewhere())
+        self._background.start(self._distance.run())
         if self._settings.burst:
             self._background.start(self._stop_when_empty())
         self._puller.start()
@@ -114,12 +122,21 @@ class Supervisor:
         if self._outbox.unconfirmed == MAX_UNCONFIRMED:
             self._puller.wake()
 
-    def _room(self) -> int:
-        """How many messages to ask for now."""
+    def _room(self, asked: int) -> int:
+        """How many more messages to ask for now, where `asked` are on their way.
+
+        Below 0 if that is too many.
+        """
         if self._outbox.is_holding or self._outbox.unconfirmed > MAX_UNCONFIRMED:
             return 0
+        limit = self.parts.consumer.max_ack_pending
+        most = int(limit * LEASES_SHARE) if limit > 0 else MOST
+        room = self.parts.pool.room(asked, self._distance.round_trip, most)
         deliveries = self.deliveries
-        return deliveries.shelf.room(self.parts.pool.wants, len(deliveries))
+        more = deliveries.shelf.room(room, len(deliveries))
+        if deliveries.shelf.is_stalled:
+            return more - asked
+        return min(room, more)
 
     async def _tend(self) -> None:
         """Extend what is held for as long as it is, and repeat unconfirmed acks."""
@@ -129,6 +146,8 @@ class Supervisor:
             await asyncio.sleep(period)
             self.deliveries.extend(ack_wait * EXTEND_AFTER - period)
             self._outbox.retry_acks()
+            if shared := self.parts.pool.share():
+                log.info("jobs.shared", count=shared)
 
     async def _look_elsewhere(self) -> None:
         """Learn how many places others hold, as long as retries of ours wait."""

@@ -70,6 +70,16 @@ def test_scale_runs():
     assert found["capped"]["jobs_per_s"]["median"] > 0
 
 
+def test_distance_runs():
+    """It compares a server that is far away with a near one, behind the same proxy."""
+    found = run("distance")
+
+    assert [one["round_trip"] for one in found["at"]] == [0.0, 0.02]
+    assert found["at"][0]["of_nearest"]["median"] == pytest.approx(1)
+    for one in found["turning"]:
+        assert sum(one["settled"]) == one["short"] + one["long"]
+
+
 def test_pages_are_rendered_from_the_results():
     """No table or plot differs from what was measured."""
     command = [sys.executable, "-m", "benchmarks.report", "--check"]

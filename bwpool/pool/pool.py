@@ -14,7 +14,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bwpool.background import Background, first_of
 from bwpool.errors import (
@@ -22,23 +22,21 @@ from bwpool.errors import (
 )
 from bwpool.job import Job
 from bwpool.pool.converter import Load, load_conversion
+from bwpool.pool.pace import Pace
 from bwpool.pool.report import NotBegun, Report, report_of
 from bwpool.pool.slot import Death, Slot
 from bwpool.pool.wire import Answer, Message, Order, Ready, Tired, Unstarted
 from bwpool.settings import ConvertSettings
-
-LOOK_AHEAD = 0.05
-"""Seconds of work that a slot may hold beyond the job under way: enough to hide the
-way to and fro, too little to hoard what another supervisor could do."""
-
-MAX_DEPTH = 32
-"""Jobs a slot holds at the most, however short they are."""
 
 CHECK_EVERY = 0.2
 """Seconds between two looks at the status pages for overdue conversions."""
 
 IMPATIENCE = 0.2
 """Seconds of work on one job after which those ordered behind it go elsewhere."""
+
+HOARD = 2.0
+"""Seconds that a job waits in the pool, with as much work before it, until it is handed
+back: jobs have become longer since it was asked for, and somebody else may be idle."""
 
 SILENCE_FACTOR = 3
 """A slot with orders that has said nothing for so many timeouts is killed, whatever
@@ -51,6 +49,9 @@ MAX_RERUNS = 3
 """How often a job is run again, uncharged, because its converter died while it was the
 oldest and none was under way. Past that it is charged, so that nothing goes on for
 ever; one that stood behind another never is."""
+
+MOST = 1_000
+"""Jobs here and on their way at the most, unless the caller knows better."""
 
 MAX_FAILED_STARTS = 3
 """Converters in a row that end before they are ready, until the pool gives up."""
@@ -78,6 +79,10 @@ class _Held:
 
     job: Job
     done: asyncio.Future[Report]
+    returns: bool
+    """Whether it may be handed back before it is begun."""
+    since: float = field(default_factory=time.monotonic)
+    """When it came."""
     reruns: int = 0
 
 
@@ -100,8 +105,10 @@ class Pool:
         self._waiting: deque[_Held] = deque()
         self._ordered: dict[int, _Held] = {}
         self._tags = itertools.count(1)
-        # Nothing is looked ahead for before it is known how long jobs take.
-        self._mean_elapsed = 2 * LOOK_AHEAD
+        self._pace = Pace()
+        self._taking = self._slow = self._idle = 0
+        """Slots that take orders, as of the last assignment; those of them whose order
+        takes long, and those that have none."""
         self._overdue: set[Slot] = set()
         self._tired: deque[Slot] = deque()
         """Converters to be replaced, one at a time, so that the others go on."""
@@ -140,29 +147,36 @@ class Pool:
         if self.broken.done():
             self.broken.result()
 
-    @property
-    def wants(self) -> int:
-        """How many more jobs to bring now; 0 while the slots have enough to do.
+    def room(self, asked: int, round_trip: float = 0.0, most: int = MOST) -> int:
+        """How many more jobs to bring now, where `asked` are on their way.
 
-        Many short jobs are asked for together, when half of the places are free or a
-        slot is idle, since each asking costs more than a job.
+        They come from `round_trip` seconds away, and no more than `most` are to be
+        here or on their way. Many short jobs are asked for together, since each asking
+        costs more than a job. Below 0: so many too many were asked for, because jobs
+        have become much longer.
         """
-        taking = [slot for slot in self._slots if slot.takes_orders]
-        ready = [len(slot.orders) for slot in taking]
-        places = sum(slot.places(self._depth) for slot in taking)
-        room = places - len(self._ordered) - len(self._waiting)
-        if 2 * room >= places or (0 in ready and not self._waiting):
+        held = len(self._ordered) + len(self._waiting)
+        places = self._pace.places(self._taking, self._slow, round_trip, most)
+        room = places - held - asked
+        is_idle = self._idle > len(self._waiting) + asked and room >= asked
+        if is_idle or room >= max(1.0, self._pace.step(places, round_trip)):
             return room
-        return 0
+        # A bit too many is nothing: the mean changes all the time.
+        return min(0, room + places)
 
     @property
     def ready_slots(self) -> int:
         """How many converters wait for orders or work on one."""
         return sum(slot.takes_orders for slot in self._slots)
 
-    def submit(self, job: Job, *, first: bool = False) -> asyncio.Future[Report]:
-        """Have a job done; `first`: before all that wait. Never refuses."""
-        held = _Held(job, asyncio.get_running_loop().create_future())
+    def submit(
+        self, job: Job, *, first: bool = False, returns: bool = False
+    ) -> asyncio.Future[Report]:
+        """Have a job done; never refuses.
+
+        `first`: before all that wait. `returns`: it may be handed back by `share`.
+        """
+        held = _Held(job, asyncio.get_running_loop().create_future(), returns)
         if first:
             self._waiting.appendleft(held)
         else:
@@ -178,6 +192,26 @@ class Pool:
         for held in self._waiting:
             _resolve(held, Report(NotBegun(), 0.0))
         self._waiting.clear()
+
+    def share(self) -> int:
+        """Hand back what others could do sooner; return how many jobs.
+
+        Those which have waited for so long that there was no reason to fetch them.
+        """
+        jobs = len(self._ordered) + len(self._waiting)
+        is_stuck = 0 < self._slow == self._taking
+        if not is_stuck and self._pace.takes(jobs, self._taking) < HOARD:
+            return 0
+        for slot in self._slots:
+            if len(slot.orders) > slot.places(self._pace.depth):
+                self._take_back(slot)
+        due = time.monotonic() - HOARD
+        old = [held for held in self._waiting if held.returns and held.since < due]
+        for held in old:
+            self._waiting.remove(held)
+            _resolve(held, Report(NotBegun(), 0.0))
+        self._arrange()
+        return len(old)
 
     def abandon(self) -> None:
         """Kill every converter; all jobs are handed back, uncharged."""
@@ -197,11 +231,6 @@ class Pool:
         await self._wait_for_deaths(5.0)
         await self._background.close()
 
-    @property
-    def _depth(self) -> int:
-        """Jobs a slot may hold now: one, and what fits into the look-ahead."""
-        return 1 + min(MAX_DEPTH - 1, int(LOOK_AHEAD / self._mean_elapsed))
-
     def _arrange(self) -> None:
         """Assign once all that this turn of the event loop brings is known."""
         if not self._is_arranging:
@@ -211,8 +240,9 @@ class Pool:
     def _assign(self) -> None:
         """Give waiting jobs to the slots, those with the fewest first, in turns."""
         self._is_arranging = False
-        depth = self._depth
-        free = [slot for slot in self._slots if slot.room(depth) > 0]
+        depth = self._pace.depth
+        taking = [slot for slot in self._slots if slot.takes_orders]
+        free = [slot for slot in taking if slot.room(depth) > 0]
         free.sort(key=lambda slot: len(slot.orders))
         given: dict[Slot, list[Order]] = {slot: [] for slot in free}
         while self._waiting and free:
@@ -224,12 +254,15 @@ class Pool:
         for slot, orders in given.items():
             if orders:
                 slot.give(orders)
+        self._taking = len(taking)
+        self._slow = sum(slot.is_slow for slot in taking)
+        self._idle = sum(not slot.orders for slot in taking)
         self.on_room()
 
     def _on_message(self, slot: Slot, message: Message) -> None:
         match message:
             case Answer(tag, elapsed, outcome):
-                self._mean_elapsed += (elapsed - self._mean_elapsed) / 8
+                self._pace.note(elapsed)
                 # One that was revoked too late is done a second time elsewhere.
                 if slot.orders.pop(tag, None) is not None:
                     report = Report(outcome, elapsed, slot.pid)
@@ -354,10 +387,11 @@ class Pool:
         if busy > self._timeout or now - slot.heard > SILENCE_FACTOR * self._timeout:
             self._overdue.add(slot)
             slot.kill()
-        elif busy > IMPATIENCE and len(slot.orders) > 1:
+        elif busy > IMPATIENCE:
             slot.is_slow = True
-            self._mean_elapsed = max(self._mean_elapsed, busy)
-            self._take_back(slot)
+            if len(slot.orders) > 1:
+                self._pace.note_busy(busy)
+                self._take_back(slot)
 
     def _hurry(self, slot: Slot, now: float) -> None:
         """Kill a converter that was let go and does not."""

@@ -1,9 +1,10 @@
 """The puller: asks the consumer for exactly as much as there is room for.
 
-It works in generations. One generation is one subscription with at most one pull
-outstanding; it ends when its heartbeats stay away, or when somebody else finds that it
-can't be trusted, and a new one with a new inbox begins. (nats-py's own `fetch` loses
-pulls, swallows 409s and can hang in a drain.)
+It works in generations. One generation is one subscription, and the pulls that are open
+on it: the next one is sent before the last one is exhausted, since the way to the
+server may be long. It ends when its heartbeats stay away, or when somebody else finds
+that it can't be trusted, and a new one with a new inbox begins. (nats-py's own `fetch`
+loses pulls, swallows 409s and can hang in a drain.)
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -39,6 +41,9 @@ MISSED_HEARTBEATS = 2.2
 """Heartbeats without a sign of life that end a generation; a bit over two, since the
 second may be under way."""
 
+CALM = 1.0
+"""Seconds without a delivery after which an empty queue is assumed."""
+
 BACK_OFF = 1.0
 """Seconds until the next pull after the server refused one."""
 
@@ -49,13 +54,16 @@ log = structlog.get_logger()
 
 
 class _Generation:
-    """One subscription and the pull that is outstanding on it."""
+    """One subscription and the pulls that are open on it."""
 
     def __init__(self, puller: Puller, client: Client) -> None:
         self.client = client
         self.inbox = client.new_inbox()
         self.outstanding = 0
-        """Messages that the current pull can still deliver."""
+        """Messages that the open pulls can still deliver, all together: a message does
+        not say which pull it belongs to."""
+        self._pulls: deque[tuple[float, int]] = deque()
+        """When each pull was sent, and for how many messages; exhausted ones too."""
         self.heard = time.monotonic()
         self.delivered = time.monotonic()
         """When it delivered, or was asked to."""
@@ -71,10 +79,33 @@ class _Generation:
             drained = self.subscription.drain()  # type: ignore[no-untyped-call]
             await asyncio.wait_for(drained, STOP_WITHIN)
 
+    def note_pull(self, batch: int) -> None:
+        """Count a pull that is sent now."""
+        self.heard = now = time.monotonic()
+        if self.outstanding <= 0:
+            self.delivered = now
+            self._pulls.clear()
+        self.outstanding = max(0, self.outstanding) + batch
+        self._pulls.append((now, batch))
+
+    def note_end(self, headers: dict[str, str]) -> None:
+        """Count a pull that has come back, with what it did not deliver."""
+        rest = headers.get("Nats-Pending-Messages", "")
+        self.outstanding -= int(rest) if rest.isdecimal() else self.outstanding
+
+    def forget_old_pulls(self) -> None:
+        """Let go of pulls that should have come back: a full server drops some."""
+        oldest = time.monotonic() - EXPIRES - HEARTBEAT
+        while self._pulls and self._pulls[0][0] < oldest:
+            self._pulls.popleft()
+        open_at_most = sum(batch for _, batch in self._pulls)
+        self.outstanding = min(self.outstanding, open_at_most)
+
     async def _receive(self, msg: Msg) -> None:
         self.heard = time.monotonic()
         if not msg.reply:
             self._puller.on_status(self, msg.headers or {})
+            self._puller.wake()
         elif (lease := _lease(msg)) is not None:
             self.outstanding -= 1
             self.delivered = self.heard
@@ -93,10 +124,12 @@ def _lease(msg: Msg) -> Lease | None:
 
 
 class Puller:
-    """Keeps one pull open for the room that `room` tells.
+    """Keeps pulls open for the room that `room` tells.
 
-    `on_lease` gets each delivery, in the event loop. After `stop` nothing is asked for
-    any more, but what was on its way still arrives.
+    It is given how many messages are asked for already, and returns for how many more
+    to ask, or, below 0, that too many are. `on_lease` gets each delivery, in the event
+    loop. After `stop` nothing is asked for any more, but what was on its way still
+    arrives.
     """
 
     def __init__(
@@ -104,7 +137,7 @@ class Puller:
         connection: Connection,
         consumer: ConsumerFacts,
         *,
-        room: Callable[[], int],
+        room: Callable[[int], int],
         on_lease: Callable[[Lease], None],
     ) -> None:
         self._connection = connection
@@ -135,8 +168,9 @@ class Puller:
         self._wake.set()
 
     def wake(self) -> None:
-        """Look again whether there is room; in vain while a pull is outstanding."""
-        if self._generation is None or self._generation.outstanding <= 0:
+        """Look again whether there is room."""
+        generation = self._generation
+        if generation is None or self._more(generation) > 0:
             self._wake.set()
 
     def renew(self) -> None:
@@ -161,10 +195,11 @@ class Puller:
         status = headers.get("Status", "")
         if status == "100":  # a heartbeat
             return
-        generation.outstanding = 0
         reason = headers.get("Description", "")
         if status in ("404", "408"):  # nothing there, or not in time
+            generation.note_end(headers)
             return
+        generation.outstanding = 0
         # 409: deleted, leadership changed, shutting down, over a limit; 503: nobody
         # answers for this consumer.
         self._back_off_until = time.monotonic() + BACK_OFF
@@ -192,11 +227,10 @@ class Puller:
             await generation.open()
             self._generation = generation
         generation = self._generation
-        batch = self._room()
-        if generation.outstanding > 0 or batch <= 0:
+        batch = self._more(generation)
+        if batch <= 0:
             return
-        generation.outstanding = batch
-        generation.heard = generation.delivered = time.monotonic()
+        generation.note_pull(batch)
         request = {
             "batch": batch,
             "expires": int(EXPIRES * 1e9),
@@ -206,13 +240,29 @@ class Puller:
             self._subject, orjson.dumps(request), generation.inbox
         )
 
+    def _more(self, generation: _Generation) -> int:
+        """For how many messages to ask now; below 0 if for too many already."""
+        asked = max(0, generation.outstanding)
+        more = self._room(asked)
+        # Where nothing comes, a few large pulls wait better than many small ones.
+        is_calm = time.monotonic() - generation.delivered > CALM
+        return 0 if is_calm and 0 < more < asked else more
+
     async def _watch(self) -> None:
-        """Wake after a refusal, and renew when the server's heartbeats stay away."""
+        """Wake after a refusal, and renew when the server's heartbeats stay away.
+
+        So too when more is asked for than there is room: what waits here when others
+        could do it can't be taken back any more.
+        """
         while True:
             await asyncio.sleep(1.0)
             self.wake()
             generation = self._generation
             if generation is None or not self._connection.is_up:
+                continue
+            generation.forget_old_pulls()
+            if generation.outstanding > 0 and self._more(generation) < 0:
+                self.renew()
                 continue
             silence = time.monotonic() - generation.heard
             if generation.outstanding and silence > MISSED_HEARTBEATS * HEARTBEAT:
