@@ -36,8 +36,15 @@ METHODS: Final = {
     for method in (
         Method(
             name="floyd-steinberg",
-            summary="Error diffusion that keeps the tone; crisp. For anything.",
+            summary="Error diffusion that keeps the tone, and sharpens a little.",
             function="bwpool.convert.bilevel:diffuse",
+            is_whole=False,
+            is_dithered=True,
+        ),
+        Method(
+            name="faithful",
+            summary="Error diffusion that does not sharpen. Nearest to a photograph.",
+            function="bwpool.convert.bilevel:faithful",
             is_whole=False,
             is_dithered=True,
         ),

@@ -48,7 +48,8 @@ def blurred(pixels: Pixels) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize(
-    ("method", "decibels"), [("floyd-steinberg", 34), ("blue-noise", 29)]
+    ("method", "decibels"),
+    [("floyd-steinberg", 34), ("faithful", 39), ("blue-noise", 29)],
 )
 def test_dithering_is_faithful(method: str, decibels: float) -> None:
     """From afar, a dithered photograph is the photograph, and as bright."""
@@ -57,6 +58,15 @@ def test_dithering_is_faithful(method: str, decibels: float) -> None:
 
     assert hpsnr(gray, output) >= decibels
     assert output.mean() == pytest.approx(gray.mean(), abs=0.5)
+
+
+def test_faithful_is_nearest_to_a_photograph() -> None:
+    """Nearer than Floyd–Steinberg, and its mean tone is all but the photograph's."""
+    gray = luma(photo(960, 600))
+    output = screen(gray, "faithful")
+
+    assert hpsnr(gray, output) > hpsnr(gray, screen(gray, "floyd-steinberg")) + 0.8
+    assert output.mean() == pytest.approx(gray.mean(), abs=0.05)
 
 
 def f_measure(ink: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:

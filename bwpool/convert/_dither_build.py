@@ -11,6 +11,7 @@ ffibuilder.cdef("""
     typedef struct diffuser diffuser;
     int have_avx2(void);
     diffuser *diffuser_new(size_t width, int avx2);
+    diffuser *diffuser_new_faithful(size_t width, int avx2);
     void diffuser_free(diffuser *);
     void diffuser_feed(diffuser *, const uint8_t *gray, size_t stride, size_t rows,
                        uint8_t *out, int packed);

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bwpool.convert import sauvola
-from bwpool.convert.dither import HAVE_KERNEL, Diffuser, floyd_steinberg
+from bwpool.convert.dither import HAVE_KERNEL, Diffuser, Weights, floyd_steinberg
 from bwpool.convert.functions import find
 from bwpool.convert.mask import SIDE, thresholds
 from bwpool.convert.plan import Page, Plan, Rows, Unit
@@ -57,13 +57,25 @@ def diffuse(page: Page, unit: Unit) -> Iterator[Rows]:
 
     Keeps the tone of every area.
     """
-    packed = unit == "bit"
     if not HAVE_KERNEL:  # Pillow can't be fed in strips, and nothing else is as fast
         gray = np.concatenate(list(page.strips()))
         height, width = gray.shape
+        packed = unit == "bit"
         yield _rows(floyd_steinberg(gray.data, width, height, packed=packed), height)
         return
-    diffuser = Diffuser(page.width, packed=packed)
+    yield from _diffused(page, unit, "floyd-steinberg")
+
+
+def faithful(page: Page, unit: Unit) -> Iterator[Rows]:
+    """Diffuse each pixel's error farther, and keep the quantiser from sharpening.
+
+    The formula and where it comes from are in `_dither.c`.
+    """
+    return _diffused(page, unit, "faithful")
+
+
+def _diffused(page: Page, unit: Unit, weights: Weights) -> Iterator[Rows]:
+    diffuser = Diffuser(page.width, packed=unit == "bit", weights=weights)
     for strip in page.strips():
         # In place: fresh memory costs as much as the diffusion itself.
         data = diffuser.feed(strip.data, len(strip), out=strip.data)

@@ -1,8 +1,10 @@
-"""Floyd–Steinberg error diffusion, bit for bit as Pillow's ``convert("1")`` does it.
+"""Error diffusion by Floyd and Steinberg, and one that is nearer to a photograph.
 
+The former is bit for bit that of Pillow's ``convert("1")``.
 The work is done by an optional C extension, sixteen rows at a time on a core that has
-AVX2.  Without the extension whole pictures go through Pillow, and strips through a
-slow loop in Python; the result is the same to the bit.
+AVX2; the formulas are in ``_dither.c``.  Without the extension Floyd–Steinberg goes
+through Pillow, where it has whole pictures, and strips through a slow loop in Python;
+the faithful diffusion goes through numpy.  The result is the same to the bit.
 
 ``BWPOOL_KERNEL`` in the environment, read once, chooses the kernel used by default:
 avx2, scalar or pillow.  One that cannot be used is a ValueError on import.
@@ -24,11 +26,13 @@ __all__ = [
     "KERNELS",
     "Diffuser",
     "Kernel",
+    "Weights",
     "floyd_steinberg",
     "kernel_name",
 ]
 
 Kernel = Literal["avx2", "scalar", "pillow"]
+Weights = Literal["floyd-steinberg", "faithful"]
 
 try:
     _dither: Any = import_module("_bwpool_dither")
@@ -80,25 +84,28 @@ class Diffuser:
         width: pixels in a row.
         packed: whether to return bits rather than bytes.
         kernel: one of ``KERNELS``; ``kernel_name()`` if not given.  "pillow" means
-            Python here, since Pillow cannot begin with a row that has one above it.
+            Python here, since Pillow cannot begin with a row that has one above it,
+            and numpy for faithful diffusion.
+        weights: which diffusion.
 
     Raises:
         ValueError: if ``width`` is not positive, or the kernel cannot be used.
     """
 
     def __init__(
-        self, width: int, *, packed: bool, kernel: Kernel | None = None
+        self,
+        width: int,
+        *,
+        packed: bool,
+        kernel: Kernel | None = None,
+        weights: Weights = "floyd-steinberg",
     ) -> None:
         kernel = _checked(width, kernel)
         self.width: Final = width
         self.packed: Final = packed
         self.row_bytes: Final = _row_bytes(width, packed)
         """Bytes of a bilevel row."""
-        self._engine: _Engine = (
-            _Python(width, packed)
-            if kernel == "pillow"
-            else _Compiled(width, packed, avx2=kernel == "avx2")
-        )
+        self._engine = _engine(width, packed, kernel, weights)
 
     def feed(
         self,
@@ -213,12 +220,27 @@ class _Engine(Protocol):
         """Fill ``out`` with the next rows; the arguments have been checked."""
 
 
+def _engine(width: int, packed: bool, kernel: Kernel, weights: Weights) -> _Engine:
+    if kernel != "pillow":
+        return _Compiled(width, packed, kernel, weights)
+    if weights == "faithful":
+        from bwpool.convert.faithful import Skewed  # only where there is no kernel
+
+        return Skewed(width, packed=packed)
+    return _Python(width, packed)
+
+
 class _Compiled:
     """The kernels in C."""
 
-    def __init__(self, width: int, packed: bool, *, avx2: bool) -> None:
+    def __init__(
+        self, width: int, packed: bool, kernel: Kernel, weights: Weights
+    ) -> None:
         self._packed = packed
-        state = _dither.lib.diffuser_new(width, avx2)
+        lib = _dither.lib
+        is_faithful = weights == "faithful"
+        new = lib.diffuser_new_faithful if is_faithful else lib.diffuser_new
+        state = new(width, kernel == "avx2")
         if state == _dither.ffi.NULL:
             raise MemoryError(f"no memory for rows of {width} pixels")
         self._state = _dither.ffi.gc(state, _dither.lib.diffuser_free)
