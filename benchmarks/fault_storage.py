@@ -22,7 +22,7 @@ import orjson
 from benchmarks.fault_mixed import pictures
 from benchmarks.fault_rig import LOOK_EVERY, Rig, Supervisor, rigged
 from benchmarks.fault_supervisor import LOG, TROUBLES
-from bwpool.pool.pool import MAX_DEPTH
+from bwpool.pool.pace import MAX_DEPTH
 from bwpool.queue.drift import SECOND
 
 Found = dict[str, Any]

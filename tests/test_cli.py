@@ -230,7 +230,7 @@ async def test_the_supervisor_never_loads_the_image_libraries(
             for child in process.children()
             if "spawn_main" in " ".join(child.cmdline())
         ]
-        assert elapsed < 6  # two seconds on an idle machine
+        assert elapsed < 20  # two seconds on an idle machine, more beside other tests
         assert not [name for name in mapped if "vips" in name or "_imaging" in name]
         assert process.memory_info().rss < 100e6
         assert len(children) == 16
