@@ -134,8 +134,12 @@ async def test_no_more_is_held_than_a_share_of_the_consumers(
         await publish_all(connection, names, jobs("ok", 200))
         await eventually(lambda: is_empty(connection, names))
         await publish_all(connection, names, jobs("sleep3", 60))
-        await eventually(lambda: held(connection, names, 15))
-        info = await consumer_info(connection, names)
+        await eventually(lambda: held(connection, names, 10))
+        most = 0
+        for _ in range(50):  # half a second: what was asked for is delivered in less
+            info = await consumer_info(connection, names)
+            most = max(most, info["num_ack_pending"])
+            await asyncio.sleep(0.01)
 
-    assert info["num_ack_pending"] <= 20
+    assert 10 <= most <= 20
     assert await stored(connection, names) == 60
