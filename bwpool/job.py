@@ -90,17 +90,30 @@ def parse_job(
     return job
 
 
+def names_of(payload: bytes) -> tuple[str | None, str | None]:
+    """Return the id and the image that a payload names, which may be no job at all.
+
+    None for each that is missing or no string.
+    """
+    try:
+        fields = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return None, None
+    if not isinstance(fields, dict):
+        return None, None
+    job_id, image = fields.get("id"), fields.get("image")
+    return (
+        job_id if isinstance(job_id, str) else None,
+        image if isinstance(image, str) else None,
+    )
+
+
 def converted_id(payload: bytes) -> str | None:
     """Return the id of the job that an advisory says is converted; None if it is none.
 
     Whoever may publish may say so: the subject has to be one that others don't know.
     """
-    try:
-        fields = orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        return None
-    job_id = fields.get("id") if isinstance(fields, dict) else None
-    return job_id if isinstance(job_id, str) else None
+    return names_of(payload)[0]
 
 
 def check_id(job_id: str) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import orjson
 import structlog
 
 from bwpool.delivery import Delivery
 from bwpool.errors import JobError
-from bwpool.job import Job
+from bwpool.job import Job, names_of
 from bwpool.policy import (
     Completed,
     Failed,
@@ -116,7 +115,7 @@ def failure_record(consumer: ConsumerFacts, delivery: Delivery) -> FailureRecord
     assert report is not None
     error = report.outcome
     assert isinstance(error, JobError)
-    job_id, image = _names(delivery)
+    job_id, image = names_of(lease.payload)
     return FailureRecord(
         stream=consumer.stream,
         consumer=consumer.name,
@@ -132,23 +131,6 @@ def failure_record(consumer: ConsumerFacts, delivery: Delivery) -> FailureRecord
         payload=lease.payload,
         elapsed=round(report.elapsed, 3),
         converter=_converter_end(report),
-    )
-
-
-def _names(delivery: Delivery) -> tuple[str | None, str | None]:
-    """The job's id and source, read leniently from a payload that is no job."""
-    if delivery.job is not None:
-        return delivery.job.id, delivery.job.image
-    try:
-        fields = orjson.loads(delivery.lease.payload)
-    except orjson.JSONDecodeError:
-        return None, None
-    if not isinstance(fields, dict):
-        return None, None
-    job_id, image = fields.get("id"), fields.get("image")
-    return (
-        job_id if isinstance(job_id, str) else None,
-        image if isinstance(image, str) else None,
     )
 
 

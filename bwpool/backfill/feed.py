@@ -9,11 +9,11 @@ import orjson
 from bwpool.backfill.account import Account
 from bwpool.backfill.inputs import Input
 from bwpool.errors import InvalidJob
+from bwpool.job import names_of
 from bwpool.queue.connection import Connection
 from bwpool.queue.dead import list_failed
 from bwpool.queue.facts import ConsumerFacts, read_depth
 from bwpool.queue.messages import (
-    StoredMessage,
     delete_message,
     get_message,
     messages_on,
@@ -48,7 +48,9 @@ async def resume(
     # Up to the newest: what is put back is stored behind it.
     walk = messages_on(connection, consumer.stream, consumer.subject, newest.seq)
     async for message in walk:
-        job_id, image = _job_of(message)
+        job_id, image = names_of(message.payload)
+        if job_id is None or image is None:
+            job_id = image = ""  # no job of anybody's
         is_ours = job_id in images
         is_wanted = job_id in waiting and job_id not in left
         if is_ours and not (is_wanted and images[job_id] == image):
@@ -125,17 +127,3 @@ async def _dead(connection: Connection, consumer: ConsumerFacts) -> set[int]:
         stream=consumer.stream, consumer=consumer.name, subject=consumer.subject
     )
     return {failed.seq async for failed in list_failed(connection, names)}
-
-
-def _job_of(message: StoredMessage) -> tuple[str, str]:
-    """Read a job's id and image; empty where there are none."""
-    try:
-        fields = orjson.loads(message.payload)
-    except orjson.JSONDecodeError:
-        return "", ""
-    if not isinstance(fields, dict):
-        return "", ""
-    job_id, image = fields.get("id"), fields.get("image")
-    if not isinstance(job_id, str) or not isinstance(image, str):
-        return "", ""
-    return job_id, image

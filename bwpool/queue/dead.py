@@ -12,10 +12,8 @@ from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import orjson
-
 from bwpool.errors import QueueError
-from bwpool.job import subject_matches
+from bwpool.job import names_of, subject_matches
 from bwpool.queue.advisories import read_advisory
 from bwpool.queue.connection import Connection
 from bwpool.queue.drift import FAILURES_STREAM
@@ -256,7 +254,7 @@ def _row(
     attempts: int,
     time: datetime,
 ) -> Failed:
-    job_id, image = _job_of(message.payload)
+    job_id, image = names_of(message.payload)
     return Failed(
         seq=message.seq,
         id=job_id,
@@ -265,19 +263,4 @@ def _row(
         reason=record.reason if record else "its deliveries ran out unexplained",
         attempts=attempts,
         time=time.astimezone(UTC).isoformat().replace("+00:00", "Z"),
-    )
-
-
-def _job_of(payload: bytes) -> tuple[str | None, str | None]:
-    """Read what can be read of a job that may be no job at all."""
-    try:
-        job = orjson.loads(payload)
-    except ValueError:
-        return None, None
-    if not isinstance(job, dict):
-        return None, None
-    job_id, image = job.get("id"), job.get("image")
-    return (
-        job_id if isinstance(job_id, str) else None,
-        image if isinstance(image, str) else None,
     )

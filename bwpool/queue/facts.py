@@ -94,8 +94,6 @@ class Depth:
     """Messages that were never delivered, or are to be delivered again."""
     in_flight: int
     """Deliveries that are not settled yet, delayed ones included."""
-    pulls: int
-    """Pulls that wait for messages."""
     delivered: int
     """The highest stream sequence ever delivered."""
     created: str
@@ -115,7 +113,6 @@ async def read_depth(connection: Connection, consumer: ConsumerFacts) -> Depth:
     return Depth(
         waiting=info["num_pending"],
         in_flight=info["num_ack_pending"],
-        pulls=info["num_waiting"],
         delivered=info["delivered"]["stream_seq"],
         created=info["created"],
         is_paused=bool(info.get("paused")),
